@@ -1,0 +1,88 @@
+// Package inventory is what a host has at one moment, in no library's types: interfaces, addresses, Docker networks
+// and published ports.
+//
+// Be aware: it is a snapshot and never changes; a new one is made instead. It holds nothing of a container's
+// environment or command line.
+package inventory
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Inventory is a host at one moment. The zero value is a host of which nothing is known: no Docker, no interfaces.
+type Inventory struct {
+	Docker     Docker
+	Interfaces []Interface // sorted by name
+	Networks   []Network   // Docker's networks that have a bridge here, sorted by name
+	Published  []Published // sorted by protocol, port, address
+}
+
+// Docker is what is known of the engine.
+type Docker struct {
+	Reachable bool   // its API answered; without it Networks come from interface names and Published is empty
+	Version   string // "20.10.24"; "" where it did not answer
+	Problem   string // why it did not answer, a sentence for a person; "" where it did, or where there is no Docker
+}
+
+// Interface is a network interface of the host.
+type Interface struct {
+	Name   string
+	Index  int
+	Kind   string // "bridge", "veth", "vlan", "vrf", "wireguard", … as the kernel calls it; "" for plain devices
+	Master string // the bridge, bond or VRF it is a port of
+	Up     bool
+	Addrs  []netip.Prefix // with host bits: the address and the length of its network
+}
+
+// Network is a Docker network with a bridge on this host.
+type Network struct {
+	Name     string // Docker's name; the bridge's where Docker did not answer
+	ID       string
+	Bridge   string // name of the bridge interface
+	Subnets  []netip.Prefix
+	Internal bool
+	// Gateway modes of IPv4 and IPv6 (Docker 27.0 and newer): "nat", "nat-unprotected", "routed", "isolated"; "" is nat.
+	Mode4, Mode6 string
+}
+
+// Published is a port that Docker publishes on the host.
+type Published struct {
+	Addr      netip.Addr // host address; unspecified for all of its family
+	Proto     uint8      // IP protocol number: TCP, UDP or SCTP
+	Port      uint16     // port that a client dials
+	Container string     // name without the leading slash
+	Networks  []string   // Docker networks that the container is in, sorted
+	Target    uint16     // port inside of the container
+}
+
+// Bridges are the names of all Docker bridges, sorted.
+func (inv *Inventory) Bridges() []string {
+	names := make([]string, 0, len(inv.Networks))
+	for _, n := range inv.Networks {
+		names = append(names, n.Bridge)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Network finds a Docker network by its name.
+func (inv *Inventory) Network(name string) (Network, bool) {
+	for _, n := range inv.Networks {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return Network{}, false
+}
+
+// IsDockerBridgeName tells whether Docker itself names bridges like that: docker0, docker_gwbridge, or br- and twelve
+// hex digits. A bridge named by the option com.docker.network.bridge.name is known only from the API.
+func IsDockerBridgeName(name string) bool {
+	if name == "docker0" || name == "docker_gwbridge" {
+		return true
+	}
+	digits, ok := strings.CutPrefix(name, "br-")
+	return ok && len(digits) == 12 && strings.Trim(digits, "0123456789abcdef") == ""
+}

@@ -1,0 +1,58 @@
+// Package kernel is how a ruleset gets into the kernel and is read back: one interface, Backend, with an implementation
+// for nftables and one for iptables with ipset, and one conformance suite for both.
+//
+// Be aware: a Backend works on the network namespace of the calling operating system thread, each time it is called.
+// It keeps nothing between calls: what is in force is read from the kernel.
+package kernel
+
+import (
+	"context"
+
+	"quaywall/internal/ruleset"
+)
+
+// Backend puts the compiler's table into the kernel, beside everybody else's. Whole state in: there is no "add".
+type Backend interface {
+	// Name is "nft", "iptables-nft" or "iptables-legacy".
+	Name() string
+
+	// Probe tells whether this host has what the backend needs. The error says what is missing and what to do.
+	Probe(ctx context.Context) error
+
+	// Read lists what of quaywall's is in the kernel. Nothing at all is a Listing that is not Present, and no error.
+	// An answer that was cut short is an error, never "nothing".
+	Read(ctx context.Context) (*Listing, error)
+
+	// Preflight commits the ruleset, with large sets cut to a few elements, to the namespace of the calling thread,
+	// which must be a scratch one, and gives the Listing that Read must give after a Commit of the whole.
+	Preflight(ctx context.Context, rs *ruleset.Ruleset) (*Listing, error)
+
+	// Commit replaces what is in force with this ruleset, atomically (iptables: for each family), and leaves
+	// everybody else's rules alone. When it fails, what was in force still is.
+	Commit(ctx context.Context, rs *ruleset.Ruleset) error
+
+	// Remove takes everything of quaywall's out of the kernel, and nothing else. Nothing to remove is no error.
+	Remove(ctx context.Context) error
+}
+
+// Listing is what of quaywall's is in the kernel, in the backend's own words. Two listings with the same Rules and Sets
+// judge every packet alike.
+type Listing struct {
+	Present  bool
+	Rules    []string               // a line for each chain and rule in order, without counters; the jumps into quaywall's chains included
+	Sets     map[string]SetSummary  // by name; sets that fill themselves (limits) are left out
+	Counters map[string]PacketCount // by the Line of the rules' and elements' Origin, summed up
+}
+
+// SetSummary is what a set or map holds: how many elements, and a digest of them. A backend computes the same summary
+// for a set that is planned and one that is read back.
+type SetSummary struct {
+	Elements int    `json:"elements"`
+	Digest   string `json:"digest"`
+}
+
+// PacketCount counts packets and bytes.
+type PacketCount struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}

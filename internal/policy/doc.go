@@ -1,0 +1,11 @@
+// Package policy is the policy language: its typed form, how it is read, checked and formatted.
+//
+// Load reads a policy with its fragments and set files and gives the typed Policy, or everything that is wrong with it
+// at once:
+//
+//	p, list := policy.Load(files, "/etc/quaywall/policy.yaml")
+//	if err := list.Err(); err != nil { … }
+//
+// Be aware: a Policy is valid on a laptop. Whether an interface, a Docker network or a published port exists is known
+// only on the host and is told by package compile.
+package policy

@@ -1,0 +1,110 @@
+// Package sysexec starts other programs. It is the only place that does.
+//
+//	out, err := sysexec.Run(ctx, sysexec.Command{Path: "iptables-save", Args: []string{"-t", "mangle"}})
+//
+// Be aware: a child lives in the network namespace of the operating system thread that calls. No shell is involved, the
+// locale is C, and output is kept whole in memory.
+package sysexec
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// Command is a program to run.
+type Command struct {
+	Path  string   // a path, or a name to look up: in PATH, then in the sbin directories
+	Args  []string // without the program's name
+	Stdin io.Reader
+}
+
+// Error is a program that failed. A program that was ended by a signal has Signal set: what it printed is then cut short.
+type Error struct {
+	Command string
+	Code    int // exit status, -1 after a signal
+	Signal  syscall.Signal
+	Stderr  string
+}
+
+func (e *Error) Error() string {
+	how := fmt.Sprintf("exit status %d", e.Code)
+	if e.Signal != 0 {
+		how = "ended by signal: " + e.Signal.String()
+	}
+	if e.Stderr == "" {
+		return e.Command + ": " + how
+	}
+	return e.Command + ": " + how + ": " + e.Stderr
+}
+
+// ErrNotFound is the cause of errors about programs that are not installed.
+var ErrNotFound = exec.ErrNotFound
+
+// Look finds a program. It also looks where an ordinary user's PATH does not.
+func Look(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(dir + "/" + name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w", name, ErrNotFound)
+}
+
+// Run runs a program to its end and gives what it printed. A failure is an *Error, or wraps ErrNotFound.
+func Run(ctx context.Context, c Command) ([]byte, error) {
+	path, err := Look(c.Path)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, c.Args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, &stdout, &stderr
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	if err := cmd.Run(); err != nil {
+		return stdout.Bytes(), failure(ctx, c, err, stderr.String())
+	}
+	return stdout.Bytes(), nil
+}
+
+func failure(ctx context.Context, c Command, err error, stderr string) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", c.Path, ctx.Err())
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return fmt.Errorf("%s: %w", c.Path, err)
+	}
+	e := &Error{Command: c.Path, Code: exit.ExitCode(), Stderr: strings.TrimSpace(stderr)}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		e.Signal = status.Signal()
+	}
+	return e
+}
+
+// Detach starts a program in a session of its own, with no terminal, and does not wait for it. Its output goes to log.
+// It gives the id of the process.
+func Detach(c Command, log *os.File) (int, error) {
+	path, err := Look(c.Path)
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(path, c.Args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, log, log
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	pid := cmd.Process.Pid
+	return pid, cmd.Process.Release()
+}

@@ -43,4 +43,8 @@ type Packet struct {
 	In       string // interface it comes in by; "" where it is sent by the host itself
 	Out      string // interface it leaves by, for packets of the host itself; "" where not known
 	State    State
+	Socket   bool // it belongs to a socket of this host that isn't bound to the wildcard address: a connection, say
 }
+
+// OpensTCP tells whether the flags are those of the first packet of a TCP connection: SYN without ACK.
+func (p Packet) OpensTCP() bool { return p.Flags&(SYN|ACK) == SYN }

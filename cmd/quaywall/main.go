@@ -1,4 +1,37 @@
 // Command quaywall is the firewall of Linux hosts that run Docker.
+//
+// Be aware: there is nothing here but the way from the process to package cli.
 package main
 
-func main() {}
+import (
+	"context"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"quaywall/internal/cli"
+)
+
+// version is set by the linker: -X main.version=….
+var version = "unreleased"
+
+func main() {
+	os.Exit(run())
+}
+
+// run ends with a status rather than by os.Exit, so that the signals' context is given back.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	return cli.Run(ctx, cli.Env{
+		Version:   version,
+		Stdin:     os.Stdin,
+		Stdout:    os.Stdout,
+		Stderr:    os.Stderr,
+		StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
+		StderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
+		Getenv:    os.Getenv,
+	}, os.Args[1:])
+}

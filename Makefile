@@ -1,0 +1,42 @@
+# quaywall. "make help" lists what there is.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+PREFIX  ?= /usr/local
+SHARE    = $(DESTDIR)$(PREFIX)/share
+
+.DEFAULT_GOAL := help
+.PHONY: help build up test lint generate install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+up: ## build, and put the policy in force; it is taken back after 60 s unless confirmed (root)
+	@VERSION='$(VERSION)' scripts/up
+
+build: ## build bin/quaywall
+	CGO_ENABLED=0 scripts/go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/quaywall ./cmd/quaywall
+
+test: ## run all tests, in network namespaces of their own (root); as an ordinary user those that need no root
+	@scripts/test $(PACKAGES)
+
+lint: ## check form, suspicious code and generated files
+	@scripts/lint
+
+generate: ## write the man pages and docs/commands.md anew
+	scripts/go run ./internal/docgen
+
+install: build ## install the program, man pages and completions below PREFIX (/usr/local)
+	install -D -m 755 bin/quaywall $(DESTDIR)$(PREFIX)/sbin/quaywall
+	install -D -m 644 -t $(SHARE)/man/man8 docs/man/*.8
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	bin/quaywall completion bash > $(SHARE)/bash-completion/completions/quaywall
+	bin/quaywall completion zsh > $(SHARE)/zsh/site-functions/_quaywall
+	bin/quaywall completion fish > $(SHARE)/fish/vendor_completions.d/quaywall.fish
+
+uninstall: ## remove what install installed; a policy in force stays in force (quaywall stop)
+	rm -f $(DESTDIR)$(PREFIX)/sbin/quaywall $(SHARE)/man/man8/quaywall.8 $(SHARE)/man/man8/quaywall-*.8
+	rm -f $(SHARE)/bash-completion/completions/quaywall $(SHARE)/zsh/site-functions/_quaywall
+	rm -f $(SHARE)/fish/vendor_completions.d/quaywall.fish
+
+clean: ## remove what was built
+	rm -rf bin dist

@@ -1,0 +1,115 @@
+// Package cli is the command line: one file for each command, and what they share.
+//
+//	status := cli.Run(ctx, cli.Env{Stdout: os.Stdout, …}, []string{"check", "policy.yaml"})
+//
+// An answer goes to standard output, for a person or, with --json, as one JSON object; errors, warnings and progress go
+// to standard error. Nothing is decided here: a command reads its flags, asks the packages below, and shows what they
+// say.
+//
+// Be aware: Run works on the network namespace that the process is in. It neither exits nor panics, and a command that
+// was told to stop by its context leaves the old or the new policy in force, never half of one.
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Env is the world outside of the process.
+type Env struct {
+	Version              string
+	Stdin                io.Reader
+	Stdout, Stderr       io.Writer
+	StdoutTTY, StderrTTY bool // a person is looking
+	Getenv               func(string) string
+}
+
+// Run runs a command line (without the program's name) and gives the exit status of the process.
+func Run(ctx context.Context, env Env, args []string) int {
+	a := newApp(env)
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	// Cobra may have failed before it read the flags, and the error has to come out as they ask.
+	a.opts.json = a.opts.json || wantsJSON(args)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+// Command is the tree of commands without a world around it, for whoever documents it.
+func Command() *cobra.Command {
+	return newApp(Env{Getenv: func(string) string { return "" }}).root()
+}
+
+// app is one run of the program.
+type app struct {
+	env  Env
+	opts options
+}
+
+func newApp(env Env) *app {
+	return &app{env: env}
+}
+
+const rootLong = `quaywall is the firewall of a Linux host that runs Docker. One policy file says who may reach what; a rule names the port
+that a client dials, and covers a daemon of the host, a published port of a container and docker-proxy alike, over IPv4
+and IPv6. Docker's own rules are left as they are.`
+
+// usageTemplate is what --help and a mistake print below the description.
+const usageTemplate = `Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND [flags]{{else}}{{.UseLine}}{{end}}
+{{if .HasAvailableSubCommands}}
+Commands:
+{{- range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}}  {{.Short}}{{end}}{{end}}
+{{end}}{{if .HasAvailableLocalFlags}}
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if .HasAvailableInheritedFlags}}
+Global flags:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if .HasExample}}
+Examples:
+{{.Example}}
+{{end}}
+` + ExitStatus
+
+// root builds the tree of commands.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "quaywall",
+		Short:             "the firewall of a Linux host that runs Docker",
+		Long:              rootLong,
+		Example:           lines("quaywall init --minimal", "quaywall check", "quaywall apply --confirm 60s", "quaywall status"),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:              noCommand,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.opts.check(cmd) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	a.opts.register(root.PersistentFlags(), a.env.Getenv)
+	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	root.SetUsageTemplate(usageTemplate)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
+	root.AddCommand(a.versionCommand(), a.completionCommand())
+	return root
+}
+
+// noCommand refuses a word that is no command; near misses are named.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := "there is no command " + quoted(args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return misused(cmd, errors.New(text))
+}

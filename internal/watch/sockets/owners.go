@@ -1,0 +1,75 @@
+package sockets
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Process is a process that holds a socket.
+type Process struct {
+	PID  int
+	Name string // the kernel's short name, 15 characters at most
+}
+
+// Owners finds who holds which socket, by inode. Of several holders it is the one with the lowest id, most often the
+// parent. Processes that can't be looked into, or end meanwhile, are left out.
+func Owners() map[uint64]Process {
+	owners := map[uint64]Process{}
+	for _, pid := range processes() {
+		for _, inode := range Held(pid) {
+			if old, ok := owners[inode]; !ok || pid < old.PID {
+				owners[inode] = Process{PID: pid, Name: Name(pid)}
+			}
+		}
+	}
+	return owners
+}
+
+func processes() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Held are the inodes of the sockets that a process holds.
+func Held(pid int) []uint64 {
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var inodes []uint64
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		number, ok := strings.CutPrefix(target, "socket:[")
+		if !ok {
+			continue
+		}
+		if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); err == nil {
+			inodes = append(inodes, inode)
+		}
+	}
+	return inodes
+}
+
+// Name is a process's short name, "" where it is gone.
+func Name(pid int) string {
+	comm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(comm))
+}

@@ -1,0 +1,40 @@
+// Package watch takes the inventory of a host: what package watch/host and package watch/docker see, put together.
+//
+//	inv, err := watch.Inventory(ctx, "")
+//
+// Be aware: the interfaces are those of the network namespace of the calling operating system thread. Docker not
+// answering is no error: its networks then come from the names of bridges. Bridges with names of Docker's that the
+// engine doesn't know, those of a second engine, count as Docker's as well.
+package watch
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"quaywall/internal/inventory"
+	"quaywall/internal/watch/docker"
+	"quaywall/internal/watch/host"
+)
+
+// Inventory asks the kernel and the engine at dockerHost ("" for Docker's own rules), both at a time.
+func Inventory(ctx context.Context, dockerHost string) (*inventory.Inventory, error) {
+	answer := make(chan docker.Answer, 1)
+	go func() { answer <- docker.List(ctx, dockerHost) }()
+	links, err := host.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	return join(links, <-answer), nil
+}
+
+func join(links []inventory.Interface, answer docker.Answer) *inventory.Inventory {
+	networks, published := answer.In(links)
+	for _, guess := range host.Networks(links) {
+		if !slices.ContainsFunc(networks, func(n inventory.Network) bool { return n.Bridge == guess.Bridge }) {
+			networks = append(networks, guess)
+		}
+	}
+	slices.SortStableFunc(networks, func(a, b inventory.Network) int { return cmp.Compare(a.Name, b.Name) })
+	return &inventory.Inventory{Docker: answer.Docker, Interfaces: links, Networks: networks, Published: published}
+}

@@ -7,6 +7,8 @@ package kernel
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"quaywall/internal/ruleset"
 )
@@ -55,4 +57,40 @@ type SetSummary struct {
 type PacketCount struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+}
+
+// PayloadError is a payload that a tool or the kernel refused. What it holds is enough for a person to see which line was
+// meant, and for a file with the whole of it.
+type PayloadError struct {
+	Backend string // name of the backend
+	Payload string // the text that was refused, without line numbers
+	Line    int    // the refused line, counted from 1; 0 where the kernel didn't say
+	Err     error  // what the tool or the kernel said
+}
+
+func (e *PayloadError) Error() string {
+	if text := e.Text(); text != "" {
+		return fmt.Sprintf("%s refuses line %d of its payload, %q: %v", e.Backend, e.Line, text, e.Err)
+	}
+	return fmt.Sprintf("%s refuses its payload: %v", e.Backend, e.Err)
+}
+
+func (e *PayloadError) Unwrap() error { return e.Err }
+
+// Text is the refused line, "" where it is not known.
+func (e *PayloadError) Text() string {
+	lines := strings.Split(e.Payload, "\n")
+	if e.Line < 1 || e.Line > len(lines) {
+		return ""
+	}
+	return lines[e.Line-1]
+}
+
+// Numbered is the payload with a number in front of each line.
+func (e *PayloadError) Numbered() string {
+	var b strings.Builder
+	for i, line := range strings.Split(strings.TrimSuffix(e.Payload, "\n"), "\n") {
+		fmt.Fprintf(&b, "%5d  %s\n", i+1, line)
+	}
+	return b.String()
 }

@@ -3,7 +3,7 @@
 //	out, err := sysexec.Run(ctx, sysexec.Command{Path: "iptables-save", Args: []string{"-t", "mangle"}})
 //
 // Be aware: a child lives in the network namespace of the operating system thread that calls. No shell is involved, the
-// locale is C, and output is kept whole in memory.
+// locale is C, and output is kept whole in memory unless Command.Stdout takes it.
 package sysexec
 
 import (
@@ -23,6 +23,9 @@ type Command struct {
 	Path  string   // a path, or a name to look up: in PATH, then in the sbin directories
 	Args  []string // without the program's name
 	Stdin io.Reader
+
+	// Stdout takes what the program prints, as it comes; Run then gives nothing. nil keeps it for Run's result.
+	Stdout io.Writer
 }
 
 // Error is a program that failed. A program that was ended by a signal has Signal set: what it printed is then cut short.
@@ -69,6 +72,9 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, &stdout, &stderr
+	if c.Stdout != nil {
+		cmd.Stdout = c.Stdout
+	}
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	if err := cmd.Run(); err != nil {
 		return stdout.Bytes(), failure(ctx, c, err, stderr.String())

@@ -9,6 +9,8 @@
 package ruleset
 
 import (
+	"regexp"
+
 	"quaywall/internal/netset"
 
 	"go4.org/netipx"
@@ -105,6 +107,18 @@ func (o Origin) Comment() string {
 		return o.Line
 	}
 	return o.Line + ": " + o.Note
+}
+
+// originLine is how a Line looks at the beginning of a comment.
+var originLine = regexp.MustCompile(`^(default|.*?:[0-9]+)(?:: |$)`)
+
+// ParseOrigin reads a comment from the kernel: what Comment wrote. A comment that names no line is a note.
+func ParseOrigin(comment string) Origin {
+	m := originLine.FindStringSubmatch(comment)
+	if m == nil {
+		return Origin{Note: comment}
+	}
+	return Origin{Line: m[1], Note: comment[len(m[0]):]}
 }
 
 // Verdict is what becomes of a packet.

@@ -32,6 +32,7 @@ type Interface struct {
 	Index  int
 	Kind   string // "bridge", "veth", "vlan", "vrf", "wireguard", … as the kernel calls it; "" for plain devices
 	Master string // the bridge, bond or VRF it is a port of
+	Parent string // of a VLAN: the interface that carries it
 	Up     bool
 	Addrs  []netip.Prefix // with host bits: the address and the length of its network
 }

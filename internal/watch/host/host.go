@@ -76,9 +76,18 @@ func oneInterface(l netlink.Link, names map[int]string, addrs []netip.Prefix) in
 	a := l.Attrs()
 	slices.SortFunc(addrs, comparePrefix)
 	return inventory.Interface{
-		Name: a.Name, Index: a.Index, Kind: kind(l), Master: names[a.MasterIndex],
+		Name: a.Name, Index: a.Index, Kind: kind(l), Master: names[a.MasterIndex], Parent: parent(l, names),
 		Up: a.Flags&net.FlagUp != 0, Addrs: addrs,
 	}
+}
+
+// parent is the interface that carries a VLAN. Other kinds use the attribute for other things: a veth for its peer,
+// whose index may be one of another namespace.
+func parent(l netlink.Link, names map[int]string) string {
+	if l.Type() != "vlan" {
+		return ""
+	}
+	return names[l.Attrs().ParentIndex]
 }
 
 // kind is IFLA_INFO_KIND. The library calls an interface without one "device".

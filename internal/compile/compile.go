@@ -1,0 +1,96 @@
+package compile
+
+import (
+	"quaywall/internal/diag"
+	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
+)
+
+// Options are what the policy doesn't say.
+type Options struct {
+	PickUp   bool   // let TCP connections of containers go on that ran before the first apply, untracked (design trap 38)
+	LogGroup uint16 // NFLOG group for denied packets and rules with log
+}
+
+// TableName is the name of the table.
+const TableName = "quaywall"
+
+// The priorities of the base chains: right behind mangle, so that hand-written mangle rules come first; before filter.
+const (
+	gatePriority     = -149
+	directPriority   = -10
+	outboundPriority = -149
+)
+
+// Compile gives the ruleset of a policy on a host, with warnings about what the policy says and the host doesn't have.
+// With errors in the list there is no ruleset.
+func Compile(p *policy.Policy, inv *inventory.Inventory, o Options) (*ruleset.Ruleset, diag.List) {
+	list := check(p, inv)
+	list.Sort()
+	if list.HasErrors() {
+		return nil, list
+	}
+	c := &compiler{policy: p, inv: inv, options: o, names: names{}, lists: map[string]*addrSet{}, maps: map[string]int{}}
+	c.prepareSets()
+	c.gate()
+	c.direct()
+	c.outbound()
+	return &ruleset.Ruleset{
+		Tables: []ruleset.Table{c.result()},
+		Raw:    ruleset.Raw{NFT: p.Raw.NFT.Text, IPTables: p.Raw.IPTables.Text},
+	}, list
+}
+
+// compiler collects the table. Chains are kept in the order in which they are made, base chains before those they lead to.
+type compiler struct {
+	policy  *policy.Policy
+	inv     *inventory.Inventory
+	options Options
+
+	chains  []*ruleset.Chain
+	sets    []ruleset.Set
+	lookups []ruleset.Map
+	names   names
+
+	userSets map[string]*addrSet // the policy's sets by name
+	lists    map[string]*addrSet // long inline lists by their content
+	maps     map[string]int      // index in lookups by what the map holds
+	actions  actions
+	bridges  string // name of the set of Docker's bridges, once made
+}
+
+// chain begins a chain.
+func (c *compiler) chain(name string, base *ruleset.Base) *ruleset.Chain {
+	ch := &ruleset.Chain{Name: c.names.claim(name), Base: base}
+	c.chains = append(c.chains, ch)
+	return ch
+}
+
+// set adds a set and gives its name.
+func (c *compiler) set(s ruleset.Set) string {
+	s.Name = c.names.claim(s.Name)
+	c.sets = append(c.sets, s)
+	return s.Name
+}
+
+func (c *compiler) result() ruleset.Table {
+	t := ruleset.Table{Family: ruleset.Inet, Name: TableName, Sets: c.sets, Maps: c.lookups}
+	for _, ch := range c.chains {
+		t.Chains = append(t.Chains, *ch)
+	}
+	t.Prune()
+	return t
+}
+
+// add appends rules to a chain.
+func add(ch *ruleset.Chain, rules ...ruleset.Rule) { ch.Rules = append(ch.Rules, rules...) }
+
+// always is a rule that is in force whatever the policy says; note is what it is for.
+func always(v ruleset.Verdict, note string, matches ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{Matches: matches, Counter: true, Verdict: v, Origin: ruleset.Origin{Note: note}}
+}
+
+func toChain(name string) ruleset.Verdict { return ruleset.Verdict{Kind: ruleset.Goto, Chain: name} }
+
+var accept = ruleset.Verdict{Kind: ruleset.Accept}

@@ -1,0 +1,15 @@
+// Package compile turns a policy and an inventory into the ruleset that puts the policy into force.
+//
+//	rs, list := compile.Compile(p, inv, compile.Options{LogGroup: 86})
+//	if err := list.Err(); err != nil { … }
+//
+// The result is one table of family Inet with up to three base chains: gate (prerouting) judges every new connection at
+// the address and port that it was dialled to, direct (forward) closes the containers' own addresses, outbound (output)
+// judges what the host sends. A section of the policy becomes, for each protocol, a verdict map by port that leads to
+// one chain for all ports with the same rules; there, long runs of rules that differ by address alone become verdict
+// maps by address. So what a packet costs doesn't grow with the policy, and still the first rule that matches decides.
+//
+// Be aware: everything is pure; the same policy and inventory give the same bytes. Sets that a file fills are always
+// referred to by name, so that their elements can change without a rule being touched. A section whose rules overlap so
+// much that resolving them would explode keeps its last rules as a plain list (see budget in section.go).
+package compile

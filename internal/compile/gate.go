@@ -1,0 +1,409 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"quaywall/internal/netset"
+	"quaywall/internal/packet"
+	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
+)
+
+// dialledTypes are the kinds of destination that count as this host.
+const dialledTypes = ruleset.TypeLocal | ruleset.TypeBroadcast | ruleset.TypeMulticast | ruleset.TypeAnycast
+
+// ownTypes are the kinds of destination that are this host and nobody else.
+const ownTypes = ruleset.TypeLocal | ruleset.TypeAnycast
+
+var loopback = netset.Of(netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+
+// gate is the base chain that judges each new connection where it was dialled to, before Docker's DNAT.
+// The order is measured, see 11-gate in the design: nothing that could drop a packet of a flow that ran before
+// connection tracking was used stands above the rule that keeps those flows.
+func (c *compiler) gate() {
+	ch := c.chain("gate", &ruleset.Base{Hook: ruleset.Prerouting, Priority: gatePriority})
+	notLo := ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}, Not: true}
+	for _, m := range addrMatches(ruleset.Dst, loopback) {
+		add(ch, always(c.deny(), "loopback address from outside", notLo, m))
+	}
+	add(ch, always(accept, "loopback", ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}}))
+	c.trusted(ch, ruleset.In)
+	add(ch, established())
+	c.fromContainers(ch)
+	add(ch, alwaysPasses()...)
+	add(ch, dhcpReplies()...)
+	add(ch, c.runningBefore()...)
+	if c.options.PickUp {
+		c.pickUp(ch)
+	}
+	c.toHost(ch)
+	c.toContainers(ch)
+}
+
+// trusted lets packets of the interfaces pass that the policy doesn't filter.
+func (c *compiler) trusted(ch *ruleset.Chain, field ruleset.Field) {
+	if len(c.policy.Trusted) > 0 {
+		add(ch, always(accept, "trusted interface", ruleset.IfaceMatch{Field: field, Names: c.policy.Trusted}))
+	}
+}
+
+func established() ruleset.Rule {
+	return always(accept, "established", ruleset.CtStateMatch{States: ruleset.StateEstablished | ruleset.StateRelated})
+}
+
+// alwaysPasses are the rules for what IPv4 and IPv6 can't live without.
+func alwaysPasses() []ruleset.Rule {
+	icmp := func(f ruleset.Family, types ...uint8) ruleset.Match {
+		return ruleset.ICMPTypeMatch{Family: f, Types: types}
+	}
+	return []ruleset.Rule{
+		always(accept, "neighbour discovery", icmp(ruleset.IPv6, 133, 134, 135, 136)),
+		always(accept, "multicast listeners", icmp(ruleset.IPv6, 130, 131, 132, 143)),
+		always(accept, "ICMPv6 errors", icmp(ruleset.IPv6, 1, 2, 3, 4)),
+		always(accept, "ICMP errors", icmp(ruleset.IPv4, 3, 11, 12)),
+		always(accept, "IGMP", ruleset.FamilyMatch{Family: ruleset.IPv4}, ruleset.ProtoMatch{Proto: protoIGMP}),
+	}
+}
+
+const protoIGMP = 2
+
+func dhcpReplies() []ruleset.Rule {
+	linkLocal := netset.Of(netip.MustParsePrefix("fe80::/10"))
+	return []ruleset.Rule{
+		always(accept, "DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, 68))...),
+		always(accept, "DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
+			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, 546)),
+	}
+}
+
+func udpPorts(f ruleset.Family, src, dst uint16) []ruleset.Match {
+	return []ruleset.Match{ruleset.FamilyMatch{Family: f}, ruleset.ProtoMatch{Proto: policy.UDP},
+		portMatch(ruleset.SrcPort, src), portMatch(ruleset.DstPort, dst)}
+}
+
+func portMatch(f ruleset.Field, port uint16) ruleset.Match {
+	return ruleset.PortMatch{Field: f, Ports: []netset.Ports{{First: port, Last: port}}}
+}
+
+// runningBefore keeps the host's own connections that nobody tracked before the first apply. It stays: a socket that is
+// connected is a connection that was allowed once, and a packet that isn't a bare SYN opens none.
+func (c *compiler) runningBefore() []ruleset.Rule {
+	return []ruleset.Rule{always(accept, "running before", append(midStream(), ruleset.SocketMatch{})...)}
+}
+
+// pickUp keeps the containers' connections that nobody tracked before the first apply.
+func (c *compiler) pickUp(ch *ruleset.Chain) {
+	for _, m := range c.subnetMatches() {
+		add(ch, always(accept, "container flow running before", append(midStream(), m)...))
+	}
+}
+
+// toHost judges what is dialled to this host.
+func (c *compiler) toHost(ch *ruleset.Chain) {
+	dialled := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes}
+	target := toChain("inbound")
+	if c.policy.Hygiene {
+		target = toChain("host")
+	}
+	add(ch, ruleset.Rule{Matches: []ruleset.Match{dialled}, Verdict: target, Origin: ruleset.Origin{Note: "dialled to this host"}})
+	if c.policy.Hygiene {
+		add(c.chain("host", nil), c.hygiene(toChain("inbound"))...)
+	}
+	rules := slices.DeleteFunc(slices.Clone(c.policy.Inbound), func(r policy.Rule) bool { return r.To.Network != "" })
+	c.section(section{name: "inbound", section: policy.Inbound, rules: rules})
+}
+
+// toContainers judges what is dialled to a container's own address. What no rule opens is closed in the chain direct,
+// where it is known which interface a packet leaves by.
+func (c *compiler) toContainers(ch *ruleset.Chain) {
+	opened := c.openedNetworks()
+	if len(c.subnetMatches()) == 0 || !c.policy.Hygiene && len(opened) == 0 {
+		return
+	}
+	for _, m := range c.subnetMatches() {
+		add(ch, ruleset.Rule{Matches: []ruleset.Match{m}, Verdict: toChain("containers"),
+			Origin: ruleset.Origin{Note: "dialled to a container"}})
+	}
+	entry := c.chain("containers", nil)
+	if c.policy.Hygiene {
+		next := accept
+		if len(opened) > 0 {
+			next = toChain("opened")
+		}
+		add(entry, c.hygiene(next)...)
+		if len(opened) > 0 {
+			entry = c.chain("opened", nil)
+		}
+	}
+	for i, n := range opened {
+		c.opened(entry, fmt.Sprintf("open%d", i+1), n)
+	}
+}
+
+// openNetwork is a Docker network that inbound rules open, and those rules.
+type openNetwork struct {
+	name    string
+	subnets netset.Set
+	rules   []policy.Rule
+}
+
+// openedNetworks are the networks that exist here and that an inbound rule opens, sorted by name.
+func (c *compiler) openedNetworks() []openNetwork {
+	var found []openNetwork
+	for _, n := range c.inv.Networks {
+		rules := slices.DeleteFunc(slices.Clone(c.policy.Inbound), func(r policy.Rule) bool { return r.To.Network != n.Name })
+		if len(rules) > 0 && len(n.Subnets) > 0 {
+			found = append(found, openNetwork{n.Name, netset.Of(n.Subnets...), rules})
+		}
+	}
+	return found
+}
+
+// opened sends what is dialled to a network to the rules that open it. Nothing else opens a container's own address, so
+// a default of allow doesn't either.
+func (c *compiler) opened(entry *ruleset.Chain, name string, n openNetwork) {
+	rules := slices.Clone(n.rules)
+	for i := range rules {
+		rules[i].To = policy.Addresses{}
+	}
+	for _, m := range addrMatches(ruleset.Dst, n.subnets) {
+		add(entry, ruleset.Rule{Matches: []ruleset.Match{m}, Verdict: toChain(name),
+			Origin: ruleset.Origin{Note: "dialled to network " + n.name}})
+	}
+	c.section(section{name: name, section: policy.Inbound, rules: rules, direct: true})
+}
+
+// hygiene drops packets that no honest sender sends, and sends the rest on. Judged are new, invalid and untracked
+// packets, established ones passed before. A clean SYN, by far the most of them, skips what only bad ones meet.
+func (c *compiler) hygiene(next ruleset.Verdict) []ruleset.Rule {
+	const all = packet.FIN | packet.SYN | packet.RST | packet.PSH | packet.ACK | packet.URG
+	tcp := ruleset.ProtoMatch{Proto: policy.TCP}
+	bogus := func(note string, mask, value uint8) ruleset.Rule {
+		return always(c.deny(), note, tcp, ruleset.TCPFlagsMatch{Mask: mask, Value: value})
+	}
+	var rules []ruleset.Rule
+	for _, m := range c.spoofed() {
+		rules = append(rules, always(c.deny(), "spoofed source", m))
+	}
+	return append(rules,
+		always(c.deny(), "invalid state", ruleset.CtStateMatch{States: ruleset.StateInvalid}),
+		ruleset.Rule{Matches: []ruleset.Match{ruleset.ProtoMatch{Proto: policy.TCP, Not: true}}, Verdict: next},
+		ruleset.Rule{Matches: []ruleset.Match{tcp, ruleset.TCPFlagsMatch{Mask: all, Value: packet.SYN}}, Verdict: next},
+		always(c.deny(), "no TCP flags", tcp, ruleset.TCPFlagsMatch{Mask: all, Value: 0}),
+		bogus("SYN with FIN", packet.SYN|packet.FIN, packet.SYN|packet.FIN),
+		bogus("SYN with RST", packet.SYN|packet.RST, packet.SYN|packet.RST),
+		bogus("FIN with RST", packet.FIN|packet.RST, packet.FIN|packet.RST),
+		bogus("FIN without ACK", packet.FIN|packet.ACK, packet.FIN),
+		bogus("PSH without ACK", packet.PSH|packet.ACK, packet.PSH),
+		bogus("URG without ACK", packet.URG|packet.ACK, packet.URG),
+		always(c.deny(), "new without SYN", append(midStream(), ruleset.CtStateMatch{States: ruleset.StateNew})...),
+		ruleset.Rule{Verdict: next},
+	)
+}
+
+// spoofed are the sources that nobody outside can have: loopback and multicast addresses, those of the Docker networks,
+// and this host's own.
+func (c *compiler) spoofed() []ruleset.Match {
+	multicast := netset.Of(netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8"))
+	all := loopback.Union(multicast).Union(c.subnets())
+	return []ruleset.Match{
+		c.builtIn("spoofed4", ruleset.Src, ruleset.IPv4, all.V4()),
+		c.builtIn("spoofed6", ruleset.Src, ruleset.IPv6, all.V6()),
+		ruleset.AddrTypeMatch{Field: ruleset.Src, Types: ruleset.TypeLocal},
+	}
+}
+
+// subnets are the addresses of all Docker networks.
+func (c *compiler) subnets() netset.Set {
+	var all []netip.Prefix
+	for _, n := range c.inv.Networks {
+		all = append(all, n.Subnets...)
+	}
+	return netset.Of(all...)
+}
+
+// subnetMatches hold for packets to the address of a container, one match for each family that has such addresses.
+func (c *compiler) subnetMatches() []ruleset.Match {
+	var found []ruleset.Match
+	all := c.subnets()
+	if part := all.V4(); !part.IsEmpty() {
+		found = append(found, c.builtIn("subnets4", ruleset.Dst, ruleset.IPv4, part))
+	}
+	if part := all.V6(); !part.IsEmpty() {
+		found = append(found, c.builtIn("subnets6", ruleset.Dst, ruleset.IPv6, part))
+	}
+	return found
+}
+
+// builtIn matches addresses in a set of ours, which is made at its first use.
+func (c *compiler) builtIn(name string, field ruleset.Field, f ruleset.Family, addrs netset.Set) ruleset.Match {
+	if !slices.ContainsFunc(c.sets, func(s ruleset.Set) bool { return s.Name == name }) {
+		c.set(ruleset.Set{Name: name, Key: addrKey(f), Addrs: addrs})
+	}
+	return ruleset.AddrMatch{Field: field, Family: f, Set: name}
+}
+
+// addrMatches match the addresses of a short list, one match for each of its families.
+func addrMatches(field ruleset.Field, addrs netset.Set) []ruleset.Match {
+	var found []ruleset.Match
+	if part := addrs.V4(); !part.IsEmpty() {
+		found = append(found, ruleset.AddrMatch{Field: field, Family: ruleset.IPv4, Addrs: part})
+	}
+	if part := addrs.V6(); !part.IsEmpty() {
+		found = append(found, ruleset.AddrMatch{Field: field, Family: ruleset.IPv6, Addrs: part})
+	}
+	return found
+}
+
+func addrKey(f ruleset.Family) ruleset.Key {
+	if f == ruleset.IPv6 {
+		return ruleset.Addr6
+	}
+	return ruleset.Addr4
+}
+
+// bridgeMatch holds for packets that come from or leave for a Docker bridge.
+func (c *compiler) bridgeMatch(field ruleset.Field) ruleset.Match {
+	if c.bridges == "" {
+		all := append(c.inv.Bridges(), "docker0", "docker_gwbridge")
+		slices.Sort(all)
+		c.bridges = c.set(ruleset.Set{Name: "bridges", Key: ruleset.Iface, Ifaces: slices.Compact(all)})
+	}
+	return ruleset.IfaceMatch{Field: field, Set: c.bridges}
+}
+
+// likeDocker is how Docker names the bridges that it makes by itself.
+const likeDocker = "br-"
+
+// fromContainers judges connections that begin in a container. Where egress is restricted, what a bridge forwards that
+// was made after this was compiled is judged as a container's, but by no rule that names a network.
+func (c *compiler) fromContainers(ch *ruleset.Chain) {
+	bridge := c.bridgeMatch(ruleset.In)
+	if !restricts(c.policy, policy.Egress) {
+		add(ch, always(accept, "from a container", bridge))
+		return
+	}
+	name := c.egress()
+	add(ch, ruleset.Rule{Matches: []ruleset.Match{bridge}, Verdict: toChain(name), Origin: ruleset.Origin{Note: "from a container"}})
+	unknown := append(c.unknownBridge(ruleset.In),
+		ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes, Not: true})
+	add(ch, ruleset.Rule{Matches: unknown, Verdict: toChain(c.egressUnknown()),
+		Origin: ruleset.Origin{Note: "from a bridge that is new"}})
+}
+
+// unknownBridge holds for interfaces that are named like Docker's bridges and were not there when this was compiled.
+func (c *compiler) unknownBridge(field ruleset.Field) []ruleset.Match {
+	matches := []ruleset.Match{ruleset.IfaceMatch{Field: field, Names: []string{likeDocker + "*"}}}
+	var known []string
+	for _, i := range c.inv.Interfaces {
+		if strings.HasPrefix(i.Name, likeDocker) {
+			known = append(known, i.Name)
+		}
+	}
+	if len(known) > 0 {
+		const name = "known-bridges"
+		if !slices.ContainsFunc(c.sets, func(s ruleset.Set) bool { return s.Name == name }) {
+			c.set(ruleset.Set{Name: name, Key: ruleset.Iface, Ifaces: known})
+		}
+		matches = append(matches, ruleset.IfaceMatch{Field: field, Set: name, Not: true})
+	}
+	return matches
+}
+
+// egress is the chain for what comes from a container. Packets within one network aren't judged, except those to the
+// host's own address there, its gateway: by that a container reaches the host.
+func (c *compiler) egress() string {
+	ch := c.chain("egress", nil)
+	notHost := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes, Not: true}
+	for _, f := range families {
+		if pairs := c.pairs(f); len(pairs) > 0 {
+			key, name := ruleset.IfaceAddr4, "networks4"
+			if f == ruleset.IPv6 {
+				key, name = ruleset.IfaceAddr6, "networks6"
+			}
+			c.set(ruleset.Set{Name: name, Key: key, Pairs: pairs})
+			within := ruleset.IfaceAddrMatch{Field: ruleset.Dst, Family: f, Set: name}
+			add(ch, always(accept, "within one network", within, notHost))
+		}
+	}
+	c.egressRules(ch, "egress", c.policy.Egress)
+	return ch.Name
+}
+
+// egressUnknown is the chain for what a bridge forwards that isn't known to be Docker's.
+func (c *compiler) egressUnknown() string {
+	ch := c.chain("egress-new", nil)
+	rules := slices.DeleteFunc(slices.Clone(c.policy.Egress), func(r policy.Rule) bool { return len(r.Networks) > 0 })
+	c.egressRules(ch, "egnew", rules)
+	return ch.Name
+}
+
+func (c *compiler) egressRules(ch *ruleset.Chain, name string, rules []policy.Rule) {
+	add(ch, alwaysPasses()...)
+	add(ch, dhcpReplies()...)
+	add(ch, c.runningBefore()...)
+	if c.options.PickUp {
+		add(ch, always(accept, "container flow running before", midStream()...))
+	}
+	c.sectionIn(ch, section{name: name, section: policy.Egress, rules: rules})
+}
+
+// pairs are Docker's bridges with the subnets behind them, of one family.
+func (c *compiler) pairs(f ruleset.Family) []ruleset.IfaceSubnet {
+	var found []ruleset.IfaceSubnet
+	for _, n := range c.inv.Networks {
+		for _, p := range n.Subnets {
+			if p.Addr().Is4() == (f == ruleset.IPv4) {
+				found = append(found, ruleset.IfaceSubnet{Iface: n.Bridge, Subnet: netset.Of(p)})
+			}
+		}
+	}
+	return found
+}
+
+// restricts tells whether a section ever denies, limits or logs. A section that doesn't needs no rules.
+func restricts(p *policy.Policy, s policy.Section) bool {
+	return p.Default(s).Verb != policy.Allow || slices.ContainsFunc(p.Rules(s), func(r policy.Rule) bool {
+		return r.Verb != policy.Allow || !r.Limit.IsZero() || r.Log
+	})
+}
+
+// direct is the base chain that closes the containers' own addresses to packets from outside that no DNAT led there.
+// What a network's inbound rules judge was judged at the gate.
+func (c *compiler) direct() {
+	ch := c.chain("direct", &ruleset.Base{Hook: ruleset.Forward, Priority: directPriority})
+	add(ch, established())
+	c.trusted(ch, ruleset.In)
+	add(ch, always(accept, "from a container", c.bridgeMatch(ruleset.In)))
+	if c.options.PickUp {
+		add(ch, always(accept, "container flow running before", midStream()...))
+	}
+	for _, n := range c.openedNetworks() {
+		for _, m := range addrMatches(ruleset.Dst, n.subnets) {
+			add(ch, always(accept, "judged at the gate", m))
+		}
+	}
+	add(ch, always(c.deny(), "container's own address", c.bridgeMatch(ruleset.Out), ruleset.DNATMatch{Not: true}))
+}
+
+// outbound is the base chain that judges what the host sends, where the policy restricts that. What goes to the host
+// itself and to its containers isn't judged: docker-proxy lives on that.
+func (c *compiler) outbound() {
+	if !restricts(c.policy, policy.Outbound) {
+		return
+	}
+	ch := c.chain("outbound", &ruleset.Base{Hook: ruleset.Output, Priority: outboundPriority})
+	add(ch, always(accept, "loopback", ruleset.IfaceMatch{Field: ruleset.Out, Names: []string{"lo"}}),
+		always(accept, "to a container", c.bridgeMatch(ruleset.Out)))
+	c.trusted(ch, ruleset.Out)
+	add(ch, established(), always(accept, "no bare SYN", midStream()...))
+	add(ch, alwaysPasses()...)
+	add(ch, always(accept, "DHCP requests", udpPorts(ruleset.IPv4, 68, 67)...),
+		always(accept, "DHCPv6 requests", udpPorts(ruleset.IPv6, 546, 547)...),
+		always(accept, "to this host", ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}))
+	rules := slices.DeleteFunc(slices.Clone(c.policy.Outbound), func(r policy.Rule) bool { return r.To.Host })
+	c.sectionIn(ch, section{name: "outbound", section: policy.Outbound, rules: rules})
+}

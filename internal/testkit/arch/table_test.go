@@ -34,9 +34,10 @@ var layers = map[string]layer{
 	"internal/inventory": data,
 	"internal/ruleset":   data,
 
-	"internal/compile": pure,
-	"internal/eval":    pure,
-	"internal/render/": pure,
+	"internal/compile":  pure,
+	"internal/eval":     pure,
+	"internal/render/":  pure,
+	"internal/exposure": pure,
 
 	"internal/sysexec": effects,
 	"internal/scratch": effects,

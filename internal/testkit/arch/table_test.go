@@ -44,6 +44,7 @@ var layers = map[string]layer{
 	"internal/store":   effects,
 	"internal/kernel":  effects,
 	"internal/kernel/": effects,
+	"internal/watch":   effects,
 	"internal/watch/":  effects,
 
 	"internal/guard": steering,

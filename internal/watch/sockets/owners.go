@@ -1,10 +1,12 @@
 package sockets
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Process is a process that holds a socket.
@@ -18,7 +20,8 @@ type Process struct {
 func Owners() map[uint64]Process {
 	owners := map[uint64]Process{}
 	for _, pid := range processes() {
-		for _, inode := range Held(pid) {
+		held, _ := Held(pid)
+		for _, inode := range held {
 			if old, ok := owners[inode]; !ok || pid < old.PID {
 				owners[inode] = Process{PID: pid, Name: Name(pid)}
 			}
@@ -41,18 +44,21 @@ func processes() []int {
 	return pids
 }
 
-// Held are the inodes of the sockets that a process holds.
-func Held(pid int) []uint64 {
+// Held are the inodes of the sockets that a process holds. On an error they are those that could be seen.
+func Held(pid int) ([]uint64, error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var inodes []uint64
 	for _, e := range entries {
 		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // closed meanwhile
+		}
 		if err != nil {
-			continue
+			return inodes, err
 		}
 		number, ok := strings.CutPrefix(target, "socket:[")
 		if !ok {
@@ -62,14 +68,20 @@ func Held(pid int) []uint64 {
 			inodes = append(inodes, inode)
 		}
 	}
-	return inodes
+	return inodes, nil
 }
 
-// Name is a process's short name, "" where it is gone.
+// Name is a process's short name, "" where it is gone. A process may give itself any name: what can't be printed, line
+// breaks too, is a question mark here.
 func Name(pid int) string {
 	comm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(comm))
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(strings.TrimSuffix(string(comm), "\n"), "?"))
 }

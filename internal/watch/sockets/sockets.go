@@ -10,6 +10,7 @@
 package sockets
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -24,6 +25,8 @@ type Socket struct {
 	Local     netip.AddrPort
 	Remote    netip.AddrPort // the zero address and port where it is not connected
 	Listening bool           // TCP in LISTEN; UDP that is bound and not connected
+	Connected bool           // TCP in ESTABLISHED; UDP that is connected
+	Iface     int            // index of the interface that it is bound to, or that its link-local addresses are of; 0 for none
 	Inode     uint64
 }
 
@@ -45,18 +48,24 @@ func List() ([]Socket, error) {
 		{unix.IPPROTO_UDP, unix.AF_INET6, udpUnconnected, netlink.SocketDiagUDP},
 	} {
 		found, err := q.dump(q.family)
-		if err != nil {
+		// A list that changed while it was read holds all that stayed. A kernel without IPv6 has no such sockets.
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !isNoIPv6(q.family, err) {
 			return nil, fmt.Errorf("listing sockets (inet_diag): %w", err)
 		}
 		for _, s := range found {
 			all = append(all, Socket{
 				Proto: q.proto, Inode: uint64(s.INode), Listening: s.State == q.listening,
+				Connected: s.State == netlink.TCP_ESTABLISHED, Iface: int(s.ID.Interface),
 				Local:  addrPort(s.ID.Source, s.ID.SourcePort),
 				Remote: addrPort(s.ID.Destination, s.ID.DestinationPort),
 			})
 		}
 	}
 	return all, nil
+}
+
+func isNoIPv6(family uint8, err error) bool {
+	return family == unix.AF_INET6 && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT))
 }
 
 // addrPort unmaps: an IPv4 connection of an IPv6 socket is one over IPv4.

@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -55,8 +56,8 @@ func TestList(t *testing.T) {
 		t.Errorf("owner of the listening socket is %+v, want this process, %d", owner, os.Getpid())
 	}
 	connected := find(t, local(t, client.LocalAddr()), false)
-	if connected.Remote != local(t, l.Addr()) {
-		t.Errorf("the connected socket's remote end is %v, want %v", connected.Remote, l.Addr())
+	if connected.Remote != local(t, l.Addr()) || !connected.Connected {
+		t.Errorf("the connected socket is %+v, want one connected to %v", connected, l.Addr())
 	}
 	if s := find(t, local(t, u.LocalAddr()), true); s.Proto != 17 {
 		t.Errorf("the UDP socket has protocol %d", s.Proto)
@@ -64,8 +65,8 @@ func TestList(t *testing.T) {
 }
 
 func TestOwnersOfNobody(t *testing.T) {
-	if inodes := Held(-1); inodes != nil {
-		t.Errorf("a process that isn't there holds %v", inodes)
+	if inodes, err := Held(-1); inodes != nil || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a process that isn't there holds %v, %v", inodes, err)
 	}
 	if name := Name(-1); name != "" {
 		t.Errorf("a process that isn't there is called %q", name)

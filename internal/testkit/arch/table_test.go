@@ -31,6 +31,7 @@ var layers = map[string]layer{
 	"internal/packet": leaf,
 
 	"internal/policy":    data,
+	"internal/policy/":   data,
 	"internal/inventory": data,
 	"internal/ruleset":   data,
 
@@ -40,6 +41,8 @@ var layers = map[string]layer{
 	"internal/exposure": pure,
 
 	"internal/sysexec": effects,
+	"internal/files":   effects,
+	"internal/lock":    effects,
 	"internal/scratch": effects,
 	"internal/store":   effects,
 	"internal/kernel":  effects,

@@ -1,0 +1,260 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"quaywall/internal/testkit/labstate"
+)
+
+// makeNamespace makes an empty network namespace with a name that `ip netns` knows too.
+func makeNamespace(name string) error {
+	if err := os.MkdirAll(labstate.NetnsDir, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(labstate.NetnsDir, name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("making network namespace %s: %w", name, err)
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("keeping network namespace %s: %w", name, err)
+		}
+		return nil
+	})
+}
+
+// onOwnThread runs f on an operating system thread that ends afterwards, in whatever namespace f left it. It is never the
+// main thread, whose namespace is what /proc/self/ns/net tells everybody else.
+func onOwnThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onOwnThread(f) // held here meanwhile, the main thread can't get f again
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// inside runs f on a thread in the node's network namespace. f must not start goroutines that need it.
+func (n *Node) inside(f func() error) error {
+	return onOwnThread(func() error {
+		if err := n.lab.refuseRoot(n.netnsPath()); err != nil {
+			return err
+		}
+		ns, err := netns.GetFromPath(n.netnsPath())
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		if err := netns.Set(ns); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// rootNetns is the namespace that this process was started in, as /proc/self/ns/net reads: "net:[4026531840]".
+func rootNetns() (string, error) {
+	return os.Readlink("/proc/self/ns/net")
+}
+
+// refuseRoot is the safety rule: a namespace that is the machine's own, or can't be told from it, is never entered.
+func (l *Lab) refuseRoot(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fmt.Errorf("can't tell which network namespace %s is, so it is not entered: %w", path, err)
+	}
+	if l.root == "" || l.root == fmt.Sprintf("net:[%d]", st.Ino) {
+		return fmt.Errorf("%s is the machine's own network namespace, so it is not entered", path)
+	}
+	return nil
+}
+
+// wire joins the nodes by bridges in the switch's namespace.
+func (l *Lab) wire(t Topology) error {
+	if err := l.sw.inside(func() error { return makeBridges(t.segments()) }); err != nil {
+		return fmt.Errorf("making the switch: %w", err)
+	}
+	port := 0
+	for _, spec := range t.Nodes {
+		n := l.nodes[spec.Name]
+		for _, link := range spec.Links {
+			port++
+			if err := l.connect(n, link, fmt.Sprintf("p%d", port)); err != nil {
+				return fmt.Errorf("%s: link %s: %w", spec.Name, link.Name, err)
+			}
+		}
+		if err := n.inside(func() error { return configure(n, spec) }); err != nil {
+			return fmt.Errorf("%s: %w", spec.Name, err)
+		}
+	}
+	return nil
+}
+
+func makeBridges(segments []string) error {
+	for _, key := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		err := os.WriteFile("/proc/sys/net/bridge/"+key, []byte("0"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := quietIPv6(); err != nil {
+		return err
+	}
+	for _, name := range segments {
+		no := false
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = name
+		bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &no}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(bridge); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quietIPv6 has addresses usable at once, without looking for duplicates first.
+func quietIPv6() error {
+	for _, key := range []string{"all", "default"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+key+"/accept_dad", []byte("0"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect makes one link: a veth pair with one end in the node and the other in the bridge of the segment.
+func (l *Lab) connect(n *Node, link Link, port string) error {
+	ns, err := netns.GetFromPath(n.netnsPath())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return l.sw.inside(func() error {
+		bridge, err := netlink.LinkByName(link.Segment)
+		if err != nil {
+			return err
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MasterIndex = port, bridge.Attrs().Index
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: link.Name, PeerNamespace: netlink.NsFd(ns)}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(veth)
+	})
+}
+
+// configure sets up the node's side, in the node's namespace: sysctls, addresses, routes. What a new namespace takes
+// over from the machine (IPv4's forwarding and reverse path filter) is set to the kernel's own defaults first.
+func configure(n *Node, spec NodeSpec) error {
+	if err := quietIPv6(); err != nil {
+		return err
+	}
+	sysctls := map[string]string{"net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "0",
+		"net.ipv4.conf.default.rp_filter": "0", "net.ipv4.conf.all.route_localnet": "0", "net.ipv4.conf.default.route_localnet": "0"}
+	if spec.Forward {
+		sysctls["net.ipv4.ip_forward"], sysctls["net.ipv6.conf.all.forwarding"] = "1", "1"
+	}
+	if err := setSysctls(sysctls); err != nil {
+		return err
+	}
+	if !spec.NoLo {
+		if err := raise("lo", nil); err != nil {
+			return err
+		}
+	}
+	for _, link := range spec.Links {
+		if err := raise(link.Name, &link); err != nil {
+			return err
+		}
+		nic, err := net.InterfaceByName(link.Name)
+		if err != nil {
+			return err
+		}
+		n.macs[link.Name] = nic.HardwareAddr
+	}
+	if err := setSysctls(spec.Sysctls); err != nil {
+		return err
+	}
+	for _, r := range spec.Routes {
+		if err := addRoute(r); err != nil {
+			return fmt.Errorf("route to %v: %w", r.To, err)
+		}
+	}
+	return nil
+}
+
+func setSysctls(values map[string]string) error {
+	for key, value := range values {
+		path := "/proc/sys/" + strings.ReplaceAll(key, ".", "/")
+		if err := os.WriteFile(path, []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func raise(name string, link *Link) error {
+	dev, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if link != nil {
+		for _, prefix := range link.Addrs {
+			addr := &netlink.Addr{IPNet: ipNet(prefix)}
+			if prefix.Addr().Is6() {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			if err := netlink.AddrAdd(dev, addr); err != nil {
+				return fmt.Errorf("address %v: %w", prefix, err)
+			}
+		}
+	}
+	return netlink.LinkSetUp(dev)
+}
+
+func addRoute(r Route) error {
+	route := &netlink.Route{Dst: ipNet(r.To.Masked())}
+	if r.Via.IsValid() {
+		route.Gw = r.Via.AsSlice()
+	}
+	if r.Dev != "" {
+		dev, err := netlink.LinkByName(r.Dev)
+		if err != nil {
+			return err
+		}
+		route.LinkIndex = dev.Attrs().Index
+	}
+	return netlink.RouteAdd(route)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -3,8 +3,11 @@
 // Load reads a policy with its fragments and set files and gives the typed Policy, or everything that is wrong with it
 // at once:
 //
-//	p, list := policy.Load(files, "/etc/quaywall/policy.yaml")
-//	if err := list.Err(); err != nil { … }
+//	p, sources, list := policy.Load(files.Host{}, "/etc/quaywall/policy.yaml")
+//	fmt.Fprint(os.Stderr, list.Format(sources.Text)) // warnings too
+//	if err := list.Err(); err != nil { … }           // then p is nil
+//
+// Parse is the same for a text that names no files, Default the policy of a host that has none.
 //
 // Be aware: a Policy is valid on a laptop. Whether an interface, a Docker network or a published port exists is known
 // only on the host and is told by package compile.

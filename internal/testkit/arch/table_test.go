@@ -103,7 +103,7 @@ var libraries = []library{
 		"Docker's types change by version; the rest sees an inventory"},
 	{"github.com/spf13", []string{"internal/cli", "internal/docgen"},
 		"flags and commands are the edge's"},
-	{"github.com/goccy/go-yaml", []string{"internal/policy"},
+	{"go.yaml.in/yaml", []string{"internal/policy/tree"},
 		"one place reads YAML: elsewhere positions would be lost"},
 	{"github.com/google/nftables", []string{"internal/render/nft", "internal/kernel/nft", "internal/testkit/"},
 		"the backend's own language stays in the backend"},

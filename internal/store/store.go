@@ -1,0 +1,267 @@
+// Package store keeps what quaywall has to remember between two runs: the policies that were put in force, each with the
+// ruleset that it became, which of them is in force, and a change that waits for its confirmation.
+//
+// A policy that was put in force is a Record, a file of its own that never changes. One small file, the State, says which
+// records are the current one and the one before. It is replaced as a whole, so there is one moment at which everything
+// changes; what may fail for want of space comes before it:
+//
+//	s := store.Open("/var/lib/quaywall")
+//	id, err := s.Save(record, rules)
+//	change, err := s.Prepare(state.InForce(id))
+//	…                                            // the kernel is changed here
+//	err = change.Commit()                        // renames, and needs no space
+//
+// Be aware: a file that isn't whole is told by a *DamagedError and left where it is; PutAside moves it away. Nothing is
+// locked here, that is package lock's. Folders are made 0700 and files 0600: a policy names addresses that are nobody
+// else's business.
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"quaywall/internal/kernel"
+	"quaywall/internal/ruleset"
+)
+
+// Record is a policy as it was put in force.
+type Record struct {
+	ID      string            `json:"id"`
+	When    time.Time         `json:"when"`
+	Boot    string            `json:"boot"`              // the boot of the kernel that it was put into, as of package apply
+	File    string            `json:"file"`              // the policy file; "" for the built-in default
+	Hash    string            `json:"hash"`              // of the policy and everything that it names
+	Backend string            `json:"backend"`           // kernel.Backend.Name
+	PickUp  time.Time         `json:"pick_up,omitzero"`  // since when untracked flows of containers may go on; zero where they may not
+	Listing kernel.Listing    `json:"listing"`           // what reading the kernel gives while it is in force; no counters
+	Sources map[string][]byte `json:"sources,omitempty"` // the policy's texts by file name, as far as they were kept
+}
+
+// State says which records count.
+type State struct {
+	Current  string   `json:"current,omitempty"`  // in force; "" for none
+	Previous string   `json:"previous,omitempty"` // in force before that
+	Pending  *Pending `json:"pending,omitempty"`
+	Undone   *Undone  `json:"undone,omitempty"` // the last change that was taken back, until the next one
+}
+
+// Pending is a change that is taken back unless it is confirmed in time.
+type Pending struct {
+	ID       string        `json:"id"`
+	Base     string        `json:"base,omitempty"` // the record to go back to; "" to take everything out
+	Boot     string        `json:"boot"`           // the boot that Deadline belongs to; in any other one the time is over
+	Deadline time.Duration `json:"deadline"`       // on CLOCK_BOOTTIME, which no clock change moves and which runs on in suspend
+	Until    time.Time     `json:"until"`          // the same for a person
+	PID      int           `json:"pid"`            // the process that takes it back
+}
+
+// Undone is a change that was taken back.
+type Undone struct {
+	When time.Time `json:"when"`
+	File string    `json:"file"`
+	Hash string    `json:"hash"`
+	Why  string    `json:"why"` // a sentence without a full stop
+}
+
+// InForce is the state once a record was put in force. A pending confirmation goes on waiting.
+func (s State) InForce(id string) State {
+	if id != s.Current {
+		s.Previous, s.Current = s.Current, id
+	}
+	s.Undone = nil
+	return s
+}
+
+// Stopped is the state once everything was taken out.
+func (s State) Stopped() State {
+	if s.Current != "" {
+		s.Previous, s.Current = s.Current, ""
+	}
+	s.Pending, s.Undone = nil, nil
+	return s
+}
+
+// TakenBack is the state once a pending change was taken back.
+func (s State) TakenBack(u Undone) State {
+	s.Current, s.Pending, s.Undone = s.Pending.Base, nil, &u
+	if s.Previous == s.Current {
+		s.Previous = ""
+	}
+	return s
+}
+
+// Store is a folder of records. Nothing is opened or made before it is needed.
+type Store struct{ dir string }
+
+// Open gives the store of a folder, which need not exist.
+func Open(dir string) *Store { return &Store{dir: dir} }
+
+// Dir is the store's folder.
+func (s *Store) Dir() string { return s.dir }
+
+const (
+	stateFile  = "state.json"
+	recordsDir = "records"
+	keepLast   = 10 // records that nothing refers to and that are kept as history
+)
+
+func (s *Store) statePath() string           { return filepath.Join(s.dir, stateFile) }
+func (s *Store) recordPath(id string) string { return filepath.Join(s.dir, recordsDir, id) }
+
+// State reads which records count. Without a file it is the zero State.
+func (s *Store) State() (State, error) {
+	var state State
+	err := readLines(s.statePath(), &state)
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, nil
+	}
+	return state, err
+}
+
+// Record reads a record without its ruleset. One that isn't there is damaged: something refers to it.
+func (s *Store) Record(id string) (*Record, error) {
+	r := &Record{}
+	return r, s.readRecord(id, r)
+}
+
+// Ruleset reads the ruleset of a record.
+func (s *Store) Ruleset(id string) (*ruleset.Ruleset, error) {
+	rs := &ruleset.Ruleset{}
+	return rs, s.readRecord(id, nil, rs)
+}
+
+func (s *Store) readRecord(id string, into ...any) error {
+	if !isID(id) {
+		return &DamagedError{Path: s.statePath(), Err: fmt.Errorf("it names a record %q", id)}
+	}
+	err := readLines(s.recordPath(id), into...)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &DamagedError{Path: s.statePath(), Err: fmt.Errorf("the record %s that it names is gone", id)}
+	}
+	return err
+}
+
+// Save writes a record, gives it an ID and makes sure that it is on the disk. Nothing refers to it yet.
+func (s *Store) Save(r Record, rs *ruleset.Ruleset) (string, error) {
+	r.ID = newID(r.When)
+	r.Listing.Counters = nil
+	path := s.recordPath(r.ID)
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = writeLines(path, r, rs)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return "", fmt.Errorf("keeping a record of the policy: %w", errors.Join(err, removed(path)))
+	}
+	return r.ID, nil
+}
+
+// newID makes a name that sorts by time.
+func newID(when time.Time) string {
+	tail := make([]byte, 4)
+	_, _ = rand.Read(tail) // never fails: see its documentation
+	return when.UTC().Format(idTime) + "-" + hex.EncodeToString(tail)
+}
+
+const idTime = "20060102T150405.000Z"
+
+// isID keeps a damaged file from naming paths elsewhere.
+func isID(id string) bool {
+	return len(id) == len(idTime)+9 && filepath.Base(id) == id
+}
+
+// Change is a State that is on the disk beside the one that counts.
+type Change struct {
+	store *Store
+	temp  string
+	state State
+}
+
+// Prepare writes a state beside the one that counts.
+func (s *Store) Prepare(state State) (*Change, error) {
+	c := &Change{store: s, temp: s.statePath() + ".new", state: state}
+	err := os.MkdirAll(s.dir, 0o700)
+	if err == nil {
+		err = removed(c.temp) // of a run that was killed
+	}
+	if err == nil {
+		err = writeLines(c.temp, state)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("preparing the record of what is in force: %w", errors.Join(err, removed(c.temp)))
+	}
+	return c, nil
+}
+
+// Commit makes the state count, then removes records that are no use any more.
+func (c *Change) Commit() error {
+	err := os.Rename(c.temp, c.store.statePath())
+	if err == nil {
+		err = syncDir(c.store.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("recording what is in force: %w", err)
+	}
+	c.store.prune(c.state)
+	return nil
+}
+
+// Abort forgets the state. After Commit it does nothing.
+func (c *Change) Abort() error { return removed(c.temp) }
+
+// Set is Prepare and Commit, for when the kernel isn't touched in between.
+func (s *Store) Set(state State) error {
+	c, err := s.Prepare(state)
+	if err != nil {
+		return err
+	}
+	return c.Commit()
+}
+
+// History are the IDs of all records, the oldest first.
+func (s *Store) History() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, recordsDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if isID(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// prune removes the oldest records that a state doesn't need. One that can't be removed does no harm, and what counts is
+// done by then.
+func (s *Store) prune(state State) {
+	ids, err := s.History()
+	if err != nil {
+		return
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool {
+		return id == state.Current || id == state.Previous || state.Pending != nil && id == state.Pending.Base
+	})
+	for _, id := range ids[:max(0, len(ids)-keepLast)] {
+		_ = removed(s.recordPath(id))
+	}
+}
+
+// removed removes a file that may not be there.
+func removed(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -98,7 +98,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
-	root.AddCommand(a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.servicesCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }
 

@@ -35,6 +35,7 @@ type failure struct {
 	err    error  // what went wrong; nil where the answer itself has told
 	next   string // what to do next, a sentence without a full stop
 	list   diag.List
+	source func(file string) []byte // the texts that list is about; nil where there are none
 }
 
 func (f *failure) Error() string {
@@ -117,7 +118,11 @@ func (a *app) reportJSON(f *failure) {
 }
 
 func (a *app) reportText(f *failure) {
-	a.diagnostics(f.list)
+	source := f.source
+	if source == nil {
+		source = func(string) []byte { return nil }
+	}
+	a.diagnostics(f.list, source)
 	fmt.Fprintf(a.env.Stderr, "%s %s\n", a.onStderr().bad("quaywall:"), f.Error())
 	if f.next != "" {
 		fmt.Fprintf(a.env.Stderr, "  %s\n", f.next)

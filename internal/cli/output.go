@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -30,30 +29,10 @@ func writeJSON(w io.Writer, v any) {
 }
 
 // diagnostics shows diagnostics with the lines that they are about.
-func (a *app) diagnostics(list diag.List) {
+func (a *app) diagnostics(list diag.List, source func(file string) []byte) {
 	if len(list) > 0 {
-		fmt.Fprint(a.env.Stderr, list.Format(sourceText))
+		fmt.Fprint(a.env.Stderr, list.Format(source))
 	}
-}
-
-// sourceLimit bounds how much of a file is read to show a line of it.
-const sourceLimit = 8 << 20
-
-// sourceText reads a file that a diagnostic is about. What is no ordinary file is not read again.
-func sourceText(name string) []byte {
-	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, sourceLimit))
-	if err != nil {
-		return nil
-	}
-	return text
 }
 
 // style paints words, or leaves them as they are.

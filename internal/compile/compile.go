@@ -86,9 +86,20 @@ func (c *compiler) result() ruleset.Table {
 // add appends rules to a chain.
 func add(ch *ruleset.Chain, rules ...ruleset.Rule) { ch.Rules = append(ch.Rules, rules...) }
 
-// always is a rule that is in force whatever the policy says; note is what it is for.
-func always(v ruleset.Verdict, note string, matches ...ruleset.Match) ruleset.Rule {
-	return ruleset.Rule{Matches: matches, Counter: true, Verdict: v, Origin: ruleset.Origin{Note: note}}
+// passes is a rule on what passes whatever the policy says; note is what it is for. It doesn't count: most packets of a
+// host meet the first of these.
+func passes(note string, matches ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{Matches: matches, Verdict: accept, Origin: ruleset.Origin{Note: note}}
+}
+
+// refused is a rule on what is dropped whatever the policy says.
+func (c *compiler) refused(note string, matches ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{Matches: matches, Counter: true, Verdict: c.deny(), Origin: ruleset.Origin{Note: note}}
+}
+
+// leads is a rule that sends packets to another chain.
+func leads(chain, note string, matches ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{Matches: matches, Verdict: toChain(chain), Origin: ruleset.Origin{Note: note}}
 }
 
 func toChain(name string) ruleset.Verdict { return ruleset.Verdict{Kind: ruleset.Goto, Chain: name} }

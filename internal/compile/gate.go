@@ -27,12 +27,13 @@ func (c *compiler) gate() {
 	ch := c.chain("gate", &ruleset.Base{Hook: ruleset.Prerouting, Priority: gatePriority})
 	notLo := ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}, Not: true}
 	for _, m := range addrMatches(ruleset.Dst, loopback) {
-		add(ch, always(c.deny(), "loopback address from outside", notLo, m))
+		add(ch, c.refused("loopback address from outside", m, notLo))
 	}
-	add(ch, always(accept, "loopback", ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}}))
+	add(ch, passes("loopback", ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}}))
 	c.trusted(ch, ruleset.In)
 	add(ch, established())
 	c.fromContainers(ch)
+	c.shortCut(ch)
 	add(ch, alwaysPasses()...)
 	add(ch, dhcpReplies()...)
 	add(ch, c.runningBefore()...)
@@ -46,12 +47,12 @@ func (c *compiler) gate() {
 // trusted lets packets of the interfaces pass that the policy doesn't filter.
 func (c *compiler) trusted(ch *ruleset.Chain, field ruleset.Field) {
 	if len(c.policy.Trusted) > 0 {
-		add(ch, always(accept, "trusted interface", ruleset.IfaceMatch{Field: field, Names: c.policy.Trusted}))
+		add(ch, passes("trusted interface", ruleset.IfaceMatch{Field: field, Names: c.policy.Trusted}))
 	}
 }
 
 func established() ruleset.Rule {
-	return always(accept, "established", ruleset.CtStateMatch{States: ruleset.StateEstablished | ruleset.StateRelated})
+	return passes("established", ruleset.CtStateMatch{States: ruleset.StateEstablished | ruleset.StateRelated})
 }
 
 // alwaysPasses are the rules for what IPv4 and IPv6 can't live without.
@@ -60,11 +61,11 @@ func alwaysPasses() []ruleset.Rule {
 		return ruleset.ICMPTypeMatch{Family: f, Types: types}
 	}
 	return []ruleset.Rule{
-		always(accept, "neighbour discovery", icmp(ruleset.IPv6, 133, 134, 135, 136)),
-		always(accept, "multicast listeners", icmp(ruleset.IPv6, 130, 131, 132, 143)),
-		always(accept, "ICMPv6 errors", icmp(ruleset.IPv6, 1, 2, 3, 4)),
-		always(accept, "ICMP errors", icmp(ruleset.IPv4, 3, 11, 12)),
-		always(accept, "IGMP", ruleset.FamilyMatch{Family: ruleset.IPv4}, ruleset.ProtoMatch{Proto: protoIGMP}),
+		passes("neighbour discovery", icmp(ruleset.IPv6, 133, 134, 135, 136)),
+		passes("multicast listeners", icmp(ruleset.IPv6, 130, 131, 132, 143)),
+		passes("ICMPv6 errors", icmp(ruleset.IPv6, 1, 2, 3, 4)),
+		passes("ICMP errors", icmp(ruleset.IPv4, 3, 11, 12)),
+		passes("IGMP", ruleset.FamilyMatch{Family: ruleset.IPv4}, ruleset.ProtoMatch{Proto: protoIGMP}),
 	}
 }
 
@@ -73,8 +74,8 @@ const protoIGMP = 2
 func dhcpReplies() []ruleset.Rule {
 	linkLocal := netset.Of(netip.MustParsePrefix("fe80::/10"))
 	return []ruleset.Rule{
-		always(accept, "DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, 68))...),
-		always(accept, "DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
+		passes("DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, 68))...),
+		passes("DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
 			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, 546)),
 	}
 }
@@ -91,24 +92,43 @@ func portMatch(f ruleset.Field, port uint16) ruleset.Match {
 // runningBefore keeps the host's own connections that nobody tracked before the first apply. It stays: a socket that is
 // connected is a connection that was allowed once, and a packet that isn't a bare SYN opens none.
 func (c *compiler) runningBefore() []ruleset.Rule {
-	return []ruleset.Rule{always(accept, "running before", append(midStream(), ruleset.SocketMatch{})...)}
+	return []ruleset.Rule{passes("running before", append(midStream(), ruleset.SocketMatch{})...)}
 }
 
 // pickUp keeps the containers' connections that nobody tracked before the first apply.
 func (c *compiler) pickUp(ch *ruleset.Chain) {
 	for _, m := range c.subnetMatches() {
-		add(ch, always(accept, "container flow running before", append(midStream(), m)...))
+		add(ch, passes("container flow running before", append(midStream(), m)...))
 	}
+}
+
+// shortCut leads clean SYNs to this host past the rules that none of them could match.
+func (c *compiler) shortCut(ch *ruleset.Chain) {
+	add(ch, leads(c.hostChain(), "a connection to this host", append(cleanSYN(), toThisHost())...))
+}
+
+const allFlags = packet.FIN | packet.SYN | packet.RST | packet.PSH | packet.ACK | packet.URG
+
+func cleanSYN() []ruleset.Match {
+	return []ruleset.Match{ruleset.ProtoMatch{Proto: policy.TCP}, ruleset.TCPFlagsMatch{Mask: allFlags, Value: packet.SYN}}
+}
+
+// toThisHost holds for destinations that count as this host.
+func toThisHost() ruleset.Match {
+	return ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes}
+}
+
+// hostChain is the chain for what is dialled to this host.
+func (c *compiler) hostChain() string {
+	if c.policy.Hygiene {
+		return "host"
+	}
+	return "inbound"
 }
 
 // toHost judges what is dialled to this host.
 func (c *compiler) toHost(ch *ruleset.Chain) {
-	dialled := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes}
-	target := toChain("inbound")
-	if c.policy.Hygiene {
-		target = toChain("host")
-	}
-	add(ch, ruleset.Rule{Matches: []ruleset.Match{dialled}, Verdict: target, Origin: ruleset.Origin{Note: "dialled to this host"}})
+	add(ch, leads(c.hostChain(), "dialled to this host", toThisHost()))
 	if c.policy.Hygiene {
 		add(c.chain("host", nil), c.hygiene(toChain("inbound"))...)
 	}
@@ -124,8 +144,7 @@ func (c *compiler) toContainers(ch *ruleset.Chain) {
 		return
 	}
 	for _, m := range c.subnetMatches() {
-		add(ch, ruleset.Rule{Matches: []ruleset.Match{m}, Verdict: toChain("containers"),
-			Origin: ruleset.Origin{Note: "dialled to a container"}})
+		add(ch, leads("containers", "dialled to a container", m))
 	}
 	entry := c.chain("containers", nil)
 	if c.policy.Hygiene {
@@ -170,8 +189,7 @@ func (c *compiler) opened(entry *ruleset.Chain, name string, n openNetwork) {
 		rules[i].To = policy.Addresses{}
 	}
 	for _, m := range addrMatches(ruleset.Dst, n.subnets) {
-		add(entry, ruleset.Rule{Matches: []ruleset.Match{m}, Verdict: toChain(name),
-			Origin: ruleset.Origin{Note: "dialled to network " + n.name}})
+		add(entry, leads(name, "dialled to network "+n.name, m))
 	}
 	c.section(section{name: name, section: policy.Inbound, rules: rules, direct: true})
 }
@@ -179,27 +197,26 @@ func (c *compiler) opened(entry *ruleset.Chain, name string, n openNetwork) {
 // hygiene drops packets that no honest sender sends, and sends the rest on. Judged are new, invalid and untracked
 // packets, established ones passed before. A clean SYN, by far the most of them, skips what only bad ones meet.
 func (c *compiler) hygiene(next ruleset.Verdict) []ruleset.Rule {
-	const all = packet.FIN | packet.SYN | packet.RST | packet.PSH | packet.ACK | packet.URG
 	tcp := ruleset.ProtoMatch{Proto: policy.TCP}
 	bogus := func(note string, mask, value uint8) ruleset.Rule {
-		return always(c.deny(), note, tcp, ruleset.TCPFlagsMatch{Mask: mask, Value: value})
+		return c.refused(note, tcp, ruleset.TCPFlagsMatch{Mask: mask, Value: value})
 	}
 	var rules []ruleset.Rule
 	for _, m := range c.spoofed() {
-		rules = append(rules, always(c.deny(), "spoofed source", m))
+		rules = append(rules, c.refused("spoofed source", m))
 	}
 	return append(rules,
-		always(c.deny(), "invalid state", ruleset.CtStateMatch{States: ruleset.StateInvalid}),
+		c.refused("invalid state", ruleset.CtStateMatch{States: ruleset.StateInvalid}),
 		ruleset.Rule{Matches: []ruleset.Match{ruleset.ProtoMatch{Proto: policy.TCP, Not: true}}, Verdict: next},
-		ruleset.Rule{Matches: []ruleset.Match{tcp, ruleset.TCPFlagsMatch{Mask: all, Value: packet.SYN}}, Verdict: next},
-		always(c.deny(), "no TCP flags", tcp, ruleset.TCPFlagsMatch{Mask: all, Value: 0}),
+		ruleset.Rule{Matches: cleanSYN(), Verdict: next},
+		bogus("no TCP flags", allFlags, 0),
 		bogus("SYN with FIN", packet.SYN|packet.FIN, packet.SYN|packet.FIN),
 		bogus("SYN with RST", packet.SYN|packet.RST, packet.SYN|packet.RST),
 		bogus("FIN with RST", packet.FIN|packet.RST, packet.FIN|packet.RST),
 		bogus("FIN without ACK", packet.FIN|packet.ACK, packet.FIN),
 		bogus("PSH without ACK", packet.PSH|packet.ACK, packet.PSH),
 		bogus("URG without ACK", packet.URG|packet.ACK, packet.URG),
-		always(c.deny(), "new without SYN", append(midStream(), ruleset.CtStateMatch{States: ruleset.StateNew})...),
+		c.refused("new without SYN", append(midStream(), ruleset.CtStateMatch{States: ruleset.StateNew})...),
 		ruleset.Rule{Verdict: next},
 	)
 }
@@ -283,15 +300,12 @@ const likeDocker = "br-"
 func (c *compiler) fromContainers(ch *ruleset.Chain) {
 	bridge := c.bridgeMatch(ruleset.In)
 	if !restricts(c.policy, policy.Egress) {
-		add(ch, always(accept, "from a container", bridge))
+		add(ch, passes("from a container", bridge))
 		return
 	}
-	name := c.egress()
-	add(ch, ruleset.Rule{Matches: []ruleset.Match{bridge}, Verdict: toChain(name), Origin: ruleset.Origin{Note: "from a container"}})
-	unknown := append(c.unknownBridge(ruleset.In),
-		ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes, Not: true})
-	add(ch, ruleset.Rule{Matches: unknown, Verdict: toChain(c.egressUnknown()),
-		Origin: ruleset.Origin{Note: "from a bridge that is new"}})
+	add(ch, leads(c.egress(), "from a container", bridge))
+	forwarded := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes, Not: true}
+	add(ch, leads(c.egressUnknown(), "from a bridge that is new", append(c.unknownBridge(ruleset.In), forwarded)...))
 }
 
 // unknownBridge holds for interfaces that are named like Docker's bridges and were not there when this was compiled.
@@ -326,7 +340,7 @@ func (c *compiler) egress() string {
 			}
 			c.set(ruleset.Set{Name: name, Key: key, Pairs: pairs})
 			within := ruleset.IfaceAddrMatch{Field: ruleset.Dst, Family: f, Set: name}
-			add(ch, always(accept, "within one network", within, notHost))
+			add(ch, passes("within one network", within, notHost))
 		}
 	}
 	c.egressRules(ch, "egress", c.policy.Egress)
@@ -346,7 +360,7 @@ func (c *compiler) egressRules(ch *ruleset.Chain, name string, rules []policy.Ru
 	add(ch, dhcpReplies()...)
 	add(ch, c.runningBefore()...)
 	if c.options.PickUp {
-		add(ch, always(accept, "container flow running before", midStream()...))
+		add(ch, passes("container flow running before", midStream()...))
 	}
 	c.sectionIn(ch, section{name: name, section: policy.Egress, rules: rules})
 }
@@ -377,16 +391,30 @@ func (c *compiler) direct() {
 	ch := c.chain("direct", &ruleset.Base{Hook: ruleset.Forward, Priority: directPriority})
 	add(ch, established())
 	c.trusted(ch, ruleset.In)
-	add(ch, always(accept, "from a container", c.bridgeMatch(ruleset.In)))
+	add(ch, passes("from a container", c.bridgeMatch(ruleset.In)))
 	if c.options.PickUp {
-		add(ch, always(accept, "container flow running before", midStream()...))
+		add(ch, passes("container flow running before", midStream()...))
 	}
 	for _, n := range c.openedNetworks() {
 		for _, m := range addrMatches(ruleset.Dst, n.subnets) {
-			add(ch, always(accept, "judged at the gate", m))
+			add(ch, passes("judged at the gate", m))
 		}
 	}
-	add(ch, always(c.deny(), "container's own address", c.bridgeMatch(ruleset.Out), ruleset.DNATMatch{Not: true}))
+	direct := ruleset.DNATMatch{Not: true}
+	add(ch, c.refused("container's own address", c.bridgeMatch(ruleset.Out), direct))
+	c.directUnknown(ch, direct)
+}
+
+// directUnknown closes the addresses behind bridges that Docker made after this was compiled. Who forwards between two
+// such bridges, or within one, is a container or a machine beside them.
+func (c *compiler) directUnknown(ch *ruleset.Chain, direct ruleset.Match) {
+	outside := ruleset.IfaceMatch{Field: ruleset.In, Names: []string{likeDocker + "*"}, Not: true}
+	add(ch, leads("new-bridge", "to a bridge that is new", append(c.unknownBridge(ruleset.Out), outside, direct)...))
+	var names []string
+	for _, digit := range "0123456789abcdef" {
+		names = append(names, likeDocker+string(digit)+"*")
+	}
+	add(c.chain("new-bridge", nil), c.refused("container's own address", ruleset.IfaceMatch{Field: ruleset.Out, Names: names}))
 }
 
 // outbound is the base chain that judges what the host sends, where the policy restricts that. What goes to the host
@@ -396,14 +424,14 @@ func (c *compiler) outbound() {
 		return
 	}
 	ch := c.chain("outbound", &ruleset.Base{Hook: ruleset.Output, Priority: outboundPriority})
-	add(ch, always(accept, "loopback", ruleset.IfaceMatch{Field: ruleset.Out, Names: []string{"lo"}}),
-		always(accept, "to a container", c.bridgeMatch(ruleset.Out)))
+	add(ch, passes("loopback", ruleset.IfaceMatch{Field: ruleset.Out, Names: []string{"lo"}}),
+		passes("to a container", c.bridgeMatch(ruleset.Out)))
 	c.trusted(ch, ruleset.Out)
-	add(ch, established(), always(accept, "no bare SYN", midStream()...))
+	add(ch, established(), passes("no bare SYN", midStream()...))
 	add(ch, alwaysPasses()...)
-	add(ch, always(accept, "DHCP requests", udpPorts(ruleset.IPv4, 68, 67)...),
-		always(accept, "DHCPv6 requests", udpPorts(ruleset.IPv6, 546, 547)...),
-		always(accept, "to this host", ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}))
+	add(ch, passes("DHCP requests", udpPorts(ruleset.IPv4, 68, 67)...),
+		passes("DHCPv6 requests", udpPorts(ruleset.IPv6, 546, 547)...),
+		passes("to this host", ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}))
 	rules := slices.DeleteFunc(slices.Clone(c.policy.Outbound), func(r policy.Rule) bool { return r.To.Host })
 	c.sectionIn(ch, section{name: "outbound", section: policy.Outbound, rules: rules})
 }

@@ -26,16 +26,16 @@ import (
 
 // TestFirstMatchWins leads random packets, aimed at the bounds of what the rules name, through the compiled rules of
 // random policies: verdict and counted policy line are those that package eval finds by reading the policy.
-// QUAYWALL_SEED repeats a run.
+// QUAYWALL_SEED repeats a run, QUAYWALL_POLICIES makes it longer.
 func TestFirstMatchWins(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("QUAYWALL_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	policies := 3000
-	if testing.Short() {
-		policies = 300
+	policies := 500
+	if n, err := strconv.Atoi(os.Getenv("QUAYWALL_POLICIES")); err == nil {
+		policies = n
 	}
 	for i := range policies {
 		s := seed + uint64(i)

@@ -51,7 +51,7 @@ func (c *compiler) sectionIn(ch *ruleset.Chain, s section) {
 func (c *compiler) defaultRule(s section) ruleset.Rule {
 	def := c.policy.Default(s.section)
 	if s.direct && def.Verb == policy.Allow {
-		return always(c.deny(), "container's own address")
+		return c.refused("container's own address")
 	}
 	return ruleset.Rule{Counter: true, Verdict: c.verb(def.Verb),
 		Origin: ruleset.Origin{Line: policy.OriginOf(def.Pos), Note: fmt.Sprintf("no %s rule matched", s.section)}}

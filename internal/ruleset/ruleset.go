@@ -38,8 +38,6 @@ const (
 	IPv6
 )
 
-func (f Family) String() string { return [...]string{"inet", "ip", "ip6"}[f] }
-
 // Table is one table. Names of chains, sets and maps are unique in it, and stable: the same policy on the same host
 // gives the same names.
 type Table struct {
@@ -62,10 +60,6 @@ const (
 	Postrouting
 )
 
-func (h Hook) String() string {
-	return [...]string{"prerouting", "input", "forward", "output", "postrouting"}[h]
-}
-
 // Chain is a list of rules. A base chain has a Base and accepts at its end; any other returns there.
 type Chain struct {
 	Name  string `json:"name"`
@@ -81,7 +75,7 @@ type Base struct {
 
 // Rule is matches that must all hold, then, in this order, what is done: log, count, look the packet up in a verdict
 // map, give a verdict. A rule with a Lookup has no other verdict: a packet that the map does not hold goes on to the
-// next rule.
+// next rule. So does a packet of the other family than the map's key is of.
 type Rule struct {
 	Matches []Match `json:"-"`
 	Log     *Log    `json:"log,omitempty"`
@@ -143,10 +137,6 @@ const (
 	Goto
 )
 
-func (k Kind) String() string {
-	return [...]string{"drop", "reject with tcp reset", "reject", "accept", "continue", "return", "jump", "goto"}[k]
-}
-
 // Log sends a copy of the packet to an NFLOG group (nfnetlink_log).
 type Log struct {
 	Group  uint16 `json:"group"`
@@ -172,10 +162,6 @@ const (
 	In  // the interface it comes in by
 	Out // the interface it leaves by
 )
-
-func (f Field) String() string {
-	return [...]string{"saddr", "daddr", "sport", "dport", "iifname", "oifname"}[f]
-}
 
 // Key is what a set or a map holds.
 type Key uint8

@@ -35,7 +35,7 @@ type Lab struct {
 // Up makes a lab. The caller must call Down; the watchdog does when the caller can't. When Up fails, nothing is left.
 func Up(ctx context.Context, t Topology) (*Lab, error) {
 	if err := labstate.Sweep(os.TempDir()); err != nil {
-		return nil, err
+		fmt.Fprintln(os.Stderr, "lab: what an earlier run left could not be removed:", err) // no reason not to run
 	}
 	l, err := newLab()
 	if err != nil {
@@ -59,7 +59,7 @@ func newLab() (*Lab, error) {
 	l := &Lab{ID: filepath.Base(dir), Dir: dir, root: root, nodes: map[string]*Node{}}
 	owner, err := labstate.ProcessOf(os.Getpid())
 	if err == nil {
-		l.state = labstate.State{Dir: dir, Owner: owner, Cgroup: l.ID}
+		l.state = labstate.State{Dir: dir, Root: root, Owner: owner, Cgroup: l.ID}
 		err = l.state.Save()
 	}
 	if err == nil {
@@ -134,16 +134,49 @@ func (l *Lab) makeNodes(t Topology) error {
 	return nil
 }
 
-// record notes the first process of a node.
-func (l *Lab) record(pid int) error {
-	p, err := labstate.ProcessOf(pid)
+// record notes a machine that was started.
+func (l *Lab) record(n *Node) error {
+	p, err := labstate.ProcessOf(n.init.Process.Pid)
 	if err != nil {
 		return err
 	}
+	n.machine = labstate.Machine{Name: n.Name, Init: p, Engine: n.engine != nil, Path: n.path}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state.Nodes = append(l.state.Nodes, p)
+	l.state.Nodes = append(l.state.Nodes, n.machine)
 	return l.state.Save()
+}
+
+// Keep marks the lab as a person's, which `lab down` ends.
+func (l *Lab) Keep() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Kept = true
+	return l.state.Save()
+}
+
+// Attach gives the nodes of a lab that another process made and keeps. It can't be taken down by Down: that is the
+// other's to do.
+func Attach(dir string) (*Lab, error) {
+	state, err := labstate.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	root, err := rootNetns()
+	if err != nil {
+		return nil, err
+	}
+	if state.Root != root {
+		return nil, fmt.Errorf("the lab in %s was made from network namespace %s, and this is %s", dir, state.Root, root)
+	}
+	l := &Lab{ID: filepath.Base(dir), Dir: dir, root: root, nodes: map[string]*Node{}, state: state}
+	l.tools.labhost = filepath.Join(dir, "bin", "labhost")
+	for _, m := range state.Nodes {
+		n := l.newNode(m.Name)
+		n.machine = m
+		l.nodes[m.Name] = n
+	}
+	return l, nil
 }
 
 // Node finds a node. It panics on a name that the topology doesn't have: that is a mistake in the test.

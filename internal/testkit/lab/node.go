@@ -29,12 +29,14 @@ type Node struct {
 	Name string
 	Dir  string // of the node, below the lab's: state and run directories can be made here
 
-	lab    *Lab
-	host   *Node  // where a container runs; nil for a machine
-	id     string // of a container
-	init   *exec.Cmd
-	macs   map[string]net.HardwareAddr
-	engine *Engine
+	lab     *Lab
+	host    *Node  // where a container runs; nil for a machine
+	id      string // of a container
+	init    *exec.Cmd
+	machine labstate.Machine // once it was started
+	macs    map[string]net.HardwareAddr
+	engine  *Engine
+	path    string // PATH of the engine; "" where there is none
 
 	mu     sync.Mutex
 	docker *client.Client
@@ -112,7 +114,7 @@ func (n *Node) startInit(spec NodeSpec) error {
 		n.init = nil
 		return err
 	}
-	return n.lab.record(n.init.Process.Pid)
+	return n.lab.record(n)
 }
 
 func (n *Node) config(spec NodeSpec) (labstate.Node, error) {
@@ -121,14 +123,14 @@ func (n *Node) config(spec NodeSpec) (labstate.Node, error) {
 	if spec.Engine == nil {
 		return c, nil
 	}
-	path, err := n.enginePath(*spec.Engine)
-	if err != nil {
+	var err error
+	if n.path, err = n.enginePath(*spec.Engine); err != nil {
 		return c, err
 	}
 	if err := n.writeDaemonJSON(*spec.Engine); err != nil {
 		return c, err
 	}
-	c.Path = path
+	c.Path = n.path
 	c.OwnDirs = append(c.OwnDirs, "/etc/docker", filepath.Join(n.Dir, "data"))
 	c.Engine = append([]string{"dockerd", "--config-file", filepath.Join(n.Dir, "daemon.json")}, spec.Engine.Args...)
 	return c, nil
@@ -136,7 +138,7 @@ func (n *Node) config(spec NodeSpec) (labstate.Node, error) {
 
 // Command is a program that will run as root on the machine: in its network, process and mount namespaces. It refuses
 // to run anywhere else. PATH is the one of the machine's dockerd, so `iptables` is the variant that Docker uses.
-// For a container it runs in the container's network namespace, with the host's files.
+// For a container it runs on its host.
 func (n *Node) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	host := n
 	if n.host != nil {
@@ -145,18 +147,14 @@ func (n *Node) Command(ctx context.Context, name string, args ...string) (*exec.
 	if err := n.lab.refuseRoot(host.netnsPath()); err != nil {
 		return nil, err
 	}
-	pid := host.init.Process.Pid
+	pid := host.machine.Init.PID
 	enter := []string{fmt.Sprintf("--net=%s", host.netnsPath()), fmt.Sprintf("--mount=/proc/%d/ns/mnt", pid),
 		fmt.Sprintf("--pid=/proc/%d/ns/pid", pid), "--", n.lab.tools.labhost, "exec", n.lab.root, name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	if host.engine != nil {
-		path, err := host.enginePath(*host.engine)
-		if err != nil {
-			return nil, err
-		}
-		cmd.Env = append(cmd.Env, "PATH="+path, "DOCKER_HOST=unix://"+host.DockerSocket())
+	if host.machine.Engine {
+		cmd.Env = append(cmd.Env, "PATH="+host.machine.Path, "DOCKER_HOST=unix://"+host.DockerSocket())
 	}
 	return cmd, nil
 }

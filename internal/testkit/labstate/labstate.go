@@ -32,10 +32,20 @@ const NetnsDir = "/run/netns"
 // State is the record of one lab, kept in its directory.
 type State struct {
 	Dir        string    `json:"-"`
+	Root       string    `json:"root"`       // the network namespace that must not be touched, as /proc/self/ns/net reads
 	Owner      Process   `json:"owner"`      // when it is gone, the lab is to be taken down
-	Nodes      []Process `json:"nodes"`      // first processes of nodes; they end with the owner
+	Nodes      []Machine `json:"nodes"`      // they end with the owner
 	Namespaces []string  `json:"namespaces"` // names in NetnsDir
 	Cgroup     string    `json:"cgroup"`     // of the containers, below each hierarchy's root
+	Kept       bool      `json:"kept"`       // a person's, until told to end
+}
+
+// Machine is a node that was started.
+type Machine struct {
+	Name   string  `json:"name"`
+	Init   Process `json:"init"`
+	Engine bool    `json:"engine"` // it has Docker
+	Path   string  `json:"path"`   // PATH of its engine
 }
 
 // Process is a process that can't be mistaken for a later one with the same id.
@@ -44,7 +54,10 @@ type Process struct {
 	Start uint64 `json:"start"` // clock ticks after boot
 }
 
-const stateFile = "state.json"
+const (
+	stateFile = "state.json"
+	lockFile  = "lock" // held by the watchdog
+)
 
 // Save writes the record.
 func (s State) Save() error {
@@ -90,6 +103,10 @@ func (p Process) Alive() bool {
 	return err == nil && now == p
 }
 
+func (m Machine) alive() bool {
+	return m.Init.Alive()
+}
+
 // TakeDown removes a lab: its processes are ended if they still run, then its namespaces, control groups and files go.
 func TakeDown(dir string) error {
 	s, err := Load(dir)
@@ -111,7 +128,7 @@ func TakeDown(dir string) error {
 func (s State) endNodes() error {
 	const patience = 10 * time.Second
 	begin := time.Now()
-	for killed := false; slices.ContainsFunc(s.Nodes, Process.Alive); time.Sleep(10 * time.Millisecond) {
+	for killed := false; slices.ContainsFunc(s.Nodes, Machine.alive); time.Sleep(10 * time.Millisecond) {
 		waited := time.Since(begin)
 		if waited > 2*patience {
 			return fmt.Errorf("taking down the lab in %s: its processes don't end: %v", s.Dir, s.Nodes)
@@ -119,9 +136,9 @@ func (s State) endNodes() error {
 		if waited < patience || killed {
 			continue
 		}
-		for _, p := range s.Nodes {
-			if p.Alive() {
-				_ = unix.Kill(p.PID, unix.SIGKILL)
+		for _, m := range s.Nodes {
+			if m.alive() {
+				_ = unix.Kill(m.Init.PID, unix.SIGKILL)
 			}
 		}
 		killed = true
@@ -182,21 +199,49 @@ func removeCgroup(root string) error {
 	return nil
 }
 
-// Sweep takes down the labs below a directory whose owner is gone and whose watchdog was ended too.
+// List finds the labs below a directory.
+func List(temp string) ([]State, error) {
+	dirs, err := filepath.Glob(filepath.Join(temp, Prefix+"*", stateFile))
+	if err != nil {
+		return nil, err
+	}
+	var labs []State
+	for _, path := range dirs {
+		if s, err := Load(filepath.Dir(path)); err == nil { // one that is just being taken down isn't there any more
+			labs = append(labs, s)
+		}
+	}
+	return labs, nil
+}
+
+// Sweep takes down the labs below a directory whose owner is gone, and whose watchdog is gone too.
 func Sweep(temp string) error {
-	dirs, err := filepath.Glob(filepath.Join(temp, Prefix+"*"))
+	labs, err := List(temp)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, dir := range dirs {
-		s, err := Load(dir)
-		if err != nil || s.Owner.Alive() {
+	for _, s := range labs {
+		if s.Owner.Alive() {
 			continue
 		}
-		errs = append(errs, TakeDown(dir))
+		if unlock, err := Lock(s.Dir); err == nil {
+			errs = append(errs, TakeDown(s.Dir), unlock())
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// Lock makes this process the one that may take the lab down. It doesn't wait for another one that is.
+func Lock(dir string) (unlock func() error, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f.Close, nil
 }
 
 // Node is what the first process of a node has to know.

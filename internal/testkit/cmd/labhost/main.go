@@ -132,8 +132,12 @@ func target(proto, text string) (netip.AddrPort, error) {
 // watch waits for the end of the pipe that the lab's owner holds, and takes the lab down.
 func watch(dir string) error {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP) // a Ctrl-C is meant for the owner
+	unlock, err := labstate.Lock(dir)
+	if err != nil {
+		return err
+	}
 	waitForOwner()
-	return labstate.TakeDown(dir)
+	return errors.Join(labstate.TakeDown(dir), unlock())
 }
 
 // waitForOwner returns when the process that started this one has closed the pipe, or is gone.

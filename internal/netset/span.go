@@ -1,0 +1,174 @@
+package netset
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+)
+
+// number is an address as a number, of one family.
+type number[T any] interface {
+	comparable
+	compare(T) int
+	next() T // of the last address the first
+	prev() T // of the first address the last
+}
+
+// num4 is an IPv4 address, num6 an IPv6 address. A set of a million IPv4 addresses so takes 8 MB, where ranges of
+// netip.Addr would take 48.
+type (
+	num4 uint32
+	num6 struct{ hi, lo uint64 }
+)
+
+func (a num4) compare(b num4) int { return cmp.Compare(a, b) }
+func (a num4) next() num4         { return a + 1 }
+func (a num4) prev() num4         { return a - 1 }
+
+func (a num4) addr() netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(a))))
+}
+
+func from4(a netip.Addr) num4 {
+	b := a.As4()
+	return num4(binary.BigEndian.Uint32(b[:]))
+}
+
+func (a num6) compare(b num6) int {
+	if a.hi != b.hi {
+		return cmp.Compare(a.hi, b.hi)
+	}
+	return cmp.Compare(a.lo, b.lo)
+}
+
+func (a num6) next() num6 {
+	if a.lo++; a.lo == 0 {
+		a.hi++
+	}
+	return a
+}
+
+func (a num6) prev() num6 {
+	if a.lo == 0 {
+		a.hi--
+	}
+	a.lo--
+	return a
+}
+
+func (a num6) addr() netip.Addr {
+	b := binary.BigEndian.AppendUint64(nil, a.hi)
+	return netip.AddrFrom16([16]byte(binary.BigEndian.AppendUint64(b, a.lo)))
+}
+
+func from6(a netip.Addr) num6 {
+	b := a.As16()
+	return num6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
+}
+
+// span is a range of addresses, both ends included.
+type span[T number[T]] struct{ first, last T }
+
+// normal sorts spans and joins those that overlap or touch, in place.
+func normal[T number[T]](s []span[T]) []span[T] {
+	byFirst := func(a, b span[T]) int { return a.first.compare(b.first) }
+	if !slices.IsSortedFunc(s, byFirst) {
+		slices.SortFunc(s, byFirst)
+	}
+	joined := s[:0]
+	for _, x := range s {
+		joined = join(joined, x)
+	}
+	return joined
+}
+
+// join appends a span that begins nowhere before the last one of a list.
+func join[T number[T]](list []span[T], x span[T]) []span[T] {
+	if n := len(list) - 1; n >= 0 {
+		last := &list[n].last
+		if x.first.compare(*last) <= 0 || x.first == (*last).next() {
+			if x.last.compare(*last) > 0 {
+				*last = x.last
+			}
+			return list
+		}
+	}
+	return append(list, x)
+}
+
+func union[T number[T]](a, b []span[T]) []span[T] {
+	if len(a) == 0 {
+		return b
+	}
+	if len(b) == 0 {
+		return a
+	}
+	out := make([]span[T], 0, len(a)+len(b))
+	for len(a) > 0 || len(b) > 0 {
+		if len(b) == 0 || len(a) > 0 && a[0].first.compare(b[0].first) <= 0 {
+			out, a = join(out, a[0]), a[1:]
+		} else {
+			out, b = join(out, b[0]), b[1:]
+		}
+	}
+	return out
+}
+
+func intersect[T number[T]](a, b []span[T]) []span[T] {
+	var out []span[T]
+	for len(a) > 0 && len(b) > 0 {
+		first, last := a[0].first, a[0].last
+		if b[0].first.compare(first) > 0 {
+			first = b[0].first
+		}
+		if b[0].last.compare(last) < 0 {
+			last = b[0].last
+		}
+		if first.compare(last) <= 0 {
+			out = append(out, span[T]{first, last})
+		}
+		if a[0].last.compare(b[0].last) < 0 {
+			a = a[1:]
+		} else {
+			b = b[1:]
+		}
+	}
+	return out
+}
+
+func subtract[T number[T]](a, b []span[T]) []span[T] {
+	if len(a) == 0 || len(b) == 0 {
+		return a
+	}
+	out := make([]span[T], 0, len(a))
+	for _, x := range a {
+		for len(b) > 0 && b[0].last.compare(x.first) < 0 {
+			b = b[1:]
+		}
+		out = cut(out, x, b)
+	}
+	return out
+}
+
+// cut appends what is left of a span when others, none of them before it, are taken out.
+func cut[T number[T]](out []span[T], x span[T], others []span[T]) []span[T] {
+	for _, o := range others {
+		if o.first.compare(x.last) > 0 {
+			break
+		}
+		if o.first.compare(x.first) > 0 {
+			out = append(out, span[T]{x.first, o.first.prev()})
+		}
+		if o.last.compare(x.last) >= 0 {
+			return out
+		}
+		x.first = o.last.next()
+	}
+	return append(out, x)
+}
+
+func contains[T number[T]](s []span[T], a T) bool {
+	i, found := slices.BinarySearchFunc(s, a, func(x span[T], a T) int { return x.first.compare(a) })
+	return found || i > 0 && a.compare(s[i-1].last) <= 0
+}

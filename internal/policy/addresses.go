@@ -101,18 +101,7 @@ func (f *file) toNetwork(n, v *tree.Node, s side) Addresses {
 }
 
 // networks reads names of Docker networks; sorted, each once.
-func (f *file) networks(n *tree.Node, what string) []string {
-	var names []string
-	for _, item := range f.words(n, what) {
-		if p := checkNetwork(item.Text); p != nil {
-			f.report(item, p)
-			continue
-		}
-		names = append(names, item.Text)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
+func (f *file) networks(n *tree.Node, what string) []string { return f.names(n, what, checkNetwork) }
 
 // addressList reads a list of sets and addresses, or one of them.
 func (f *file) addressList(n *tree.Node, s side) Addresses {

@@ -48,11 +48,11 @@ func parseCount(s string, at int) (uint32, *problem) {
 	return uint32(n), nil
 }
 
-// interfaces reads interface names, or prefixes of them with "*"; sorted, each once.
-func (f *file) interfaces(n *tree.Node, what string) []string {
+// names reads one name or a list of them, each checked; sorted, each once.
+func (f *file) names(n *tree.Node, what string, check func(string) *problem) []string {
 	var names []string
 	for _, item := range f.words(n, what) {
-		if p := checkInterface(item.Text); p != nil {
+		if p := check(item.Text); p != nil {
 			f.report(item, p)
 			continue
 		}
@@ -61,6 +61,9 @@ func (f *file) interfaces(n *tree.Node, what string) []string {
 	slices.Sort(names)
 	return slices.Compact(names)
 }
+
+// interfaces reads interface names, or prefixes of them with "*".
+func (f *file) interfaces(n *tree.Node, what string) []string { return f.names(n, what, checkInterface) }
 
 // checkInterface refuses what the kernel takes for no interface's name, and what a backend would read as a pattern.
 func checkInterface(name string) *problem {

@@ -14,9 +14,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"quaywall/internal/diag"
 )
 
 // Env is the world outside of the process.
@@ -102,14 +103,20 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// noCommand refuses a word that is no command; near misses are named.
+// noCommand refuses a word that is no command; a near miss is named.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	text := "there is no command " + quoted(args[0])
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	if near := diag.Nearest(args[0], names); near != "" {
+		text += "; did you mean " + near + "?"
 	}
 	return misused(cmd, errors.New(text))
 }

@@ -124,3 +124,16 @@ func (c Client) Resolve(ctx context.Context, name string) (ResolveResult, error)
 func (c Client) Engine(ctx context.Context, action string) (EngineResult, error) {
 	return call[EngineResult](ctx, c, Request{Engine: &Engine{Action: action}})
 }
+
+// Watch captures the frames of a device while f runs, and a moment more for what is under way.
+func (c Client) Watch(ctx context.Context, device string, f func() error) ([][]byte, error) {
+	job, err := c.Start(ctx, Request{Capture: &Capture{Device: device}})
+	if err != nil {
+		return nil, err
+	}
+	err = f()
+	time.Sleep(100 * time.Millisecond)
+	var r CaptureResult
+	err = errors.Join(err, job.Stop(&r))
+	return r.Frames, err
+}

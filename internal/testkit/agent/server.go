@@ -88,6 +88,8 @@ func (s *Server) do(ctx context.Context, req Request, began func()) (any, error)
 	case req.Resolve != nil:
 		began()
 		return resolve(ctx, *req.Resolve)
+	case req.Shell != nil:
+		return shell(ctx, *req.Shell, began)
 	case req.Engine != nil && s.Engine != nil:
 		began()
 		return s.Engine(*req.Engine)

@@ -19,6 +19,7 @@ type Request struct {
 	Capture *Capture `json:"capture,omitempty"`
 	Seen    *Seen    `json:"seen,omitempty"`
 	Resolve *Resolve `json:"resolve,omitempty"`
+	Shell   *Shell   `json:"shell,omitempty"`
 	Engine  *Engine  `json:"engine,omitempty"`
 }
 

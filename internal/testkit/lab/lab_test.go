@@ -221,6 +221,43 @@ func TestFlows(t *testing.T) {
 	}
 }
 
+// TestShell has a program run by a process that holds the connection, and lose it.
+func TestShell(t *testing.T) {
+	l := lab.Start(t, twoNodes())
+	host, outside := l.Node("host"), l.Node("outside")
+	if err := host.ServeShells(t.Context(), ":2222"); err != nil {
+		t.Fatal(err)
+	}
+	to := agent.Dial{Proto: "tcp", To: netip.MustParseAddrPort("203.0.113.1:2222")}
+	script := "ls -l /proc/$PPID/fd; ss -Htn; exit 7"
+	r, err := outside.Shell(t.Context(), agent.Shell{Dial: to, Args: []string{"sh", "-c", script}})
+	if err != nil || r.Code != 7 || !strings.Contains(r.Output, "socket:[") || !strings.Contains(r.Output, "203.0.113.2") {
+		t.Errorf("the session gave %+v, %v", r, err)
+	}
+	mark := filepath.Join(host.Dir, "mark")
+	script = "trap 'echo hup >" + mark + "; exit' HUP; touch " + mark + "; while :; do sleep 0.05; done"
+	job, err := outside.Start(t.Context(), agent.Request{Shell: &agent.Shell{Dial: to, Args: []string{"sh", "-c", script}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitForText(t, mark, "")
+	if err := job.Stop(&r); err != nil || r.Code != -1 {
+		t.Errorf("the session that was cut gave %+v, %v", r, err)
+	}
+	waitForText(t, mark, "hup\n")
+}
+
+func waitForText(t *testing.T, path, want string) {
+	t.Helper()
+	for range 300 {
+		if text, err := os.ReadFile(path); err == nil && string(text) == want {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("%s never became %q", path, want)
+}
+
 func TestServersAnswer(t *testing.T) {
 	l := lab.Start(t, twoNodes())
 	host, outside := l.Node("host"), l.Node("outside")

@@ -184,6 +184,30 @@ func (n *Node) MustExec(t testing.TB, name string, args ...string) string {
 	return out
 }
 
+// ServeShells has the machine let people in by agent.Shell at a port, as sshd does, until the lab goes down.
+func (n *Node) ServeShells(ctx context.Context, at string) error {
+	cmd, err := n.Command(context.WithoutCancel(ctx), n.lab.tools.labhost, "shells", at)
+	if err != nil {
+		return err
+	}
+	cmd.SysProcAttr = ownSession()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }() // it ends with the machine
+	_, port, err := net.SplitHostPort(at)
+	if err != nil {
+		return err
+	}
+	return waitFor(ctx, startTimeout, func(ctx context.Context) error {
+		out, err := n.Exec(ctx, "ss", "-Hltn", "sport", "=", ":"+port)
+		if err == nil && out == "" {
+			err = fmt.Errorf("%s: the shell server does not listen at %s", n.Name, at)
+		}
+		return err
+	})
+}
+
 // StartEngine starts dockerd and waits until it answers.
 func (n *Node) StartEngine(ctx context.Context) error {
 	if _, err := n.Engine(ctx, "start"); err != nil {

@@ -23,7 +23,7 @@ import (
 
 const usage = `labhost serve NAME SOCKET [SERVER…]   servers as 80/tcp, 127.0.0.1:53/udp, ip:47
 labhost dial tcp|udp ADDR:PORT | icmp ADDR | ip:N ADDR   [-from ADDR] [-dev DEVICE] [-t 3s]
-labhost node CONFIG | exec ROOT PROGRAM [ARG…] | watchdog DIR   (started by the lab)`
+labhost node CONFIG | exec ROOT PROGRAM [ARG…] | watchdog DIR | shells ADDR:PORT | session   (started by the lab)`
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -53,6 +53,10 @@ func run(args []string) error {
 		}
 	case "watchdog":
 		return watch(args[1])
+	case "shells":
+		return serveShells(args[1])
+	case "session":
+		return session()
 	}
 	return errors.New("usage:\n" + usage)
 }
@@ -127,6 +131,29 @@ func target(proto, text string) (netip.AddrPort, error) {
 		return netip.AddrPortFrom(addr, 0), err
 	}
 	return netip.ParseAddrPort(text)
+}
+
+// serveShells is the lab's sshd.
+func serveShells(at string) error {
+	ln, err := net.Listen("tcp", at)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return agent.ServeShells(ln, self)
+}
+
+// session serves the connection that it was started with.
+func session() error {
+	unix.CloseOnExec(3)
+	conn, err := net.FileConn(os.NewFile(3, "connection"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(agent.Session(conn), conn.Close())
 }
 
 // watch waits for the end of the pipe that the lab's owner holds, and takes the lab down.

@@ -18,6 +18,9 @@
 // other unicast or anycast address of the host; a container's own address is opened by rules with "to: {network: …}"
 // alone, never by a default; what the host sends by a trusted interface isn't judged either; where the interface that a
 // packet of the host leaves by isn't known, rules with "on" don't match it.
+//
+// Two things that pass for a while only aren't known here: TCP connections of containers that ran before the first
+// apply, and what Docker networks made after the policy was compiled do.
 package eval
 
 import (
@@ -88,7 +91,7 @@ func (j judge) inbound() Decision {
 		return j.always(policy.Inbound, policy.Deny, "a container's own address is dialled from outside")
 	case j.alwaysPasses() || isDHCPReply(j.pk):
 		return j.always(policy.Inbound, policy.Allow, "networks cannot live without it")
-	case j.pk.Proto == policy.TCP && !j.pk.OpensTCP() && j.pk.Socket:
+	case j.ranBefore():
 		return j.always(policy.Inbound, policy.Allow, "it belongs to a connection from before the policy")
 	case j.p.Hygiene && (toHost || toContainer) && j.unhygienic() != "":
 		return j.always(policy.Inbound, policy.Deny, "hygiene: "+j.unhygienic())
@@ -138,8 +141,8 @@ func (j judge) egress() Decision {
 		return j.unjudged(policy.Egress, "it stays within one Docker network")
 	case j.alwaysPasses() || isDHCPReply(j.pk):
 		return j.always(policy.Egress, policy.Allow, "networks cannot live without it")
-	case j.pk.Proto == policy.TCP && !j.pk.OpensTCP():
-		return j.always(policy.Egress, policy.Allow, "it opens no connection")
+	case j.ranBefore():
+		return j.always(policy.Egress, policy.Allow, "it belongs to a connection from before the policy")
 	}
 	return j.rules(policy.Egress, j.matchesEgress)
 }
@@ -201,6 +204,11 @@ func (j judge) always(s policy.Section, v policy.Verb, why string) Decision {
 
 func (j judge) unjudged(s policy.Section, why string) Decision {
 	return Decision{Verb: policy.Allow, Section: s, Rule: -1, Why: why}
+}
+
+// ranBefore tells whether a packet is of a TCP connection of this host that nobody tracked before the policy came.
+func (j judge) ranBefore() bool {
+	return j.pk.Proto == policy.TCP && !j.pk.OpensTCP() && j.pk.Socket
 }
 
 // isDHCPReply tells whether a packet is what a DHCP client of this host waits for.

@@ -206,6 +206,7 @@ const (
 	invalid    = "hygiene: connection tracking calls it invalid"
 	sameNet    = "it stays within one Docker network"
 	noOpening  = "it opens no connection"
+	before     = "it belongs to a connection from before the policy"
 	trusted    = "it comes in by a trusted interface"
 	itself     = "the host talks to itself"
 	containers = "the host talks to its own containers"
@@ -406,8 +407,10 @@ func TestS7(t *testing.T) {
 
 		// What always holds for containers.
 		{"tcp 172.30.0.8:5 -> 192.0.2.9:443 from container routed state established", allow, "", there},
-		{"tcp 172.30.0.8:5 -> 192.0.2.9:443 from container routed flags A", allow, "", noOpening},
-		{"tcp 172.30.0.8:5 -> 192.0.2.9:443 from container routed flags SA", allow, "", noOpening},
+		{"tcp 172.30.0.8:5 -> 192.0.2.9:443 from container routed flags A", deny, "policy.yaml:31", egDefault},
+		{"tcp 172.30.0.8:5 -> 192.0.2.9:443 from container routed flags SA", deny, "policy.yaml:31", egDefault},
+		{"tcp 172.30.0.8:5 -> 192.168.0.1:443 from container routed flags A socket", allow, "", before},
+		{"tcp 172.30.0.8:5 -> 192.168.0.1:443 from container routed flags S socket", reject, "policy.yaml:11", "rule 2 of egress rejects it"},
 		{"icmp6/135 fd00:30::8 -> ff02::1:ff00:1 from container routed", allow, "", life},
 		{"icmp/3 172.30.0.8 -> 192.0.2.9 from container routed", allow, "", life},
 
@@ -485,7 +488,7 @@ func TestS9(t *testing.T) {
 
 		// Hygiene judges neither routed packets nor those of a connection from before the policy, nor containers.
 		{"tcp 198.51.100.7:5 -> 192.0.2.1:22 in eth0 flags SF", allow, "", elsewhere},
-		{"tcp 198.51.100.7:5 -> 192.168.0.1:9999 in eth0 flags A socket", allow, "", "it belongs to a connection from before the policy"},
+		{"tcp 198.51.100.7:5 -> 192.168.0.1:9999 in eth0 flags A socket", allow, "", before},
 		{"tcp 192.0.2.9:5 -> 192.168.0.1:9999 in eth0 flags S socket", deny, "default", inDefault},
 		{"udp 192.0.2.9:5 -> 192.168.0.1:9999 in eth0 socket", deny, "default", inDefault},
 		{"tcp 172.17.0.2:5 -> 192.168.0.1:22 from container bridge flags SF", allow, "default", "no rule of egress matches; the default allows it"},

@@ -1,0 +1,222 @@
+// Package ipt turns a ruleset into what iptables-restore, ip6tables-restore and ipset read.
+//
+//	rules, err := ipt.Render(rs)
+//	rules.IPv4.Payload(present)   // for iptables-restore --noflush
+//	rules.Sets[0].Restore(w, …)   // for ipset restore
+//
+// Everything is judged in table mangle, so that one restore for each family replaces the policy as a whole. Chains are
+// called QUAYWALL-… and base chains are reached by a jump that stands first in the chain of their hook. What a rule
+// accepts leaves by RETURN and meets the rules of others: every chain is reached by -g, so that RETURN leads back to the
+// built-in chain.
+//
+// A verdict map has no counterpart. One of addresses becomes an ipset for each verdict in it; the elements are disjoint, so
+// their order doesn't matter. One of ports becomes rules where it is small, a bitmap for each verdict where there are few
+// verdicts, else a tree of chains behind a bitmap of all its ports.
+//
+// TCPReset and Unreachable become a mark, RejectMark, since mangle can't answer; table filter answers what is marked, and
+// table security drops it should the jump in filter be lost. Without such a verdict neither table is touched.
+//
+// Be aware: nothing is executed here. A marked TCP packet is answered by RST and any other by port-unreachable, whichever
+// of the two verdicts it met. A program that overwrites whole packet marks in mangle behind quaywall's jump turns a
+// reject into an accept. A table of iptables has one place for each hook: priorities only order quaywall's own chains.
+package ipt
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"quaywall/internal/ruleset"
+)
+
+// Prefix begins the names of quaywall's chains.
+const Prefix = "QUAYWALL-"
+
+// RejectMark is the bit of the packet mark that says "to be rejected". No other bit is read or written. Kubernetes uses
+// 0x4000 and 0x8000, Tailscale 0xff0000, Calico 0xffff0000 unless told otherwise: the latter needs another mask there.
+const RejectMark = 0x20000000
+
+// markTest is RejectMark as iptables-save prints it.
+const markTest = "0x20000000/0x20000000"
+
+// The chains that have no counterpart in a ruleset.
+const (
+	rejectChain = Prefix + "REJECT" // in mangle it marks, in filter it answers, in security it drops
+	RawChain    = Prefix + "RAW"    // the rules of Raw.IPTables
+)
+
+// Rules is a ruleset in the words of iptables and ipset.
+type Rules struct {
+	Sets       []Set // of both families, sorted by name
+	IPv4, IPv6 Family
+}
+
+// Family is the tables of one family, those that the policy doesn't use without chains.
+type Family struct {
+	Family                   ruleset.Family
+	Mangle, Filter, Security Table
+}
+
+// Table is quaywall's chains in one table, and the jumps to them that must stand first in built-in chains.
+type Table struct {
+	Name   string
+	Chains []Chain // sorted by name
+	Jumps  []Jump  // in the order in which they must stand
+}
+
+// Chain is a chain of quaywall's.
+type Chain struct {
+	Name  string
+	Rules []Rule
+}
+
+// Rule is what stands behind "-A CHAIN" in a payload.
+type Rule struct{ Spec string }
+
+// Jump is a rule of a built-in chain.
+type Jump struct {
+	From string // the built-in chain
+	Spec string // as iptables-save prints it
+}
+
+// Render turns a ruleset into rules and sets. It takes what a compiler writes: one table. The error names the chain and the
+// rule that iptables has no words for.
+func Render(rs *ruleset.Ruleset) (*Rules, error) {
+	if len(rs.Tables) != 1 {
+		return nil, fmt.Errorf("iptables: a ruleset of one table is needed, there are %d", len(rs.Tables))
+	}
+	raw, err := parseRaw(rs.Raw.IPTables)
+	if err != nil {
+		return nil, err
+	}
+	sets := setList{sets: map[string]Set{}, known: map[string]string{}}
+	out := &Rules{}
+	for _, f := range []struct {
+		family ruleset.Family
+		to     *Family
+	}{{ruleset.IPv4, &out.IPv4}, {ruleset.IPv6, &out.IPv6}} {
+		if *f.to, err = renderFamily(f.family, &rs.Tables[0], raw, sets); err != nil {
+			return nil, fmt.Errorf("iptables (%s): %w", f.family, err)
+		}
+	}
+	out.Sets = sets.sorted()
+	return out, nil
+}
+
+// EmptyFamily is a family without chains: its payload takes away what is there.
+func EmptyFamily(f ruleset.Family) Family {
+	return Family{Family: f, Mangle: Table{Name: "mangle"}, Filter: Table{Name: "filter"}, Security: Table{Name: "security"}}
+}
+
+// renderFamily lowers what a table says about one family.
+func renderFamily(family ruleset.Family, t *ruleset.Table, raw []rawRule, sets setList) (Family, error) {
+	f := EmptyFamily(family)
+	if t.Family != ruleset.Inet && t.Family != family {
+		return f, nil
+	}
+	l, err := newLowering(family, t, sets)
+	if err != nil {
+		return f, err
+	}
+	for _, c := range baseChains(t) {
+		hook, err := builtin(c.Base)
+		if err != nil {
+			return f, fmt.Errorf("chain %s: %w", c.Name, err)
+		}
+		f.Mangle.Jumps = append(f.Mangle.Jumps, Jump{hook, "-j " + l.need(c.Name, place{})})
+	}
+	if f.Mangle.Chains, err = l.all(); err != nil {
+		return f, err
+	}
+	if l.rejects {
+		f.addReject()
+	}
+	f.addRaw(raw, l.rejects)
+	f.Mangle.sort()
+	return f, nil
+}
+
+// sort orders the chains by name; the payload doesn't need an order, a reader does.
+func (t *Table) sort() {
+	slices.SortFunc(t.Chains, func(a, b Chain) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// baseChains are the table's base chains by hook and priority.
+func baseChains(t *ruleset.Table) []ruleset.Chain {
+	var base []ruleset.Chain
+	for _, c := range t.Chains {
+		if c.Base != nil {
+			base = append(base, c)
+		}
+	}
+	slices.SortStableFunc(base, func(a, b ruleset.Chain) int {
+		return cmp.Or(cmp.Compare(a.Base.Hook, b.Base.Hook), cmp.Compare(a.Base.Priority, b.Base.Priority))
+	})
+	return base
+}
+
+// builtin is the chain of table mangle that stands for a hook. In prerouting it matters on which side of connection
+// tracking (-200) and of DNAT (-100) a chain judges: mangle is between them.
+func builtin(b *ruleset.Base) (string, error) {
+	if b.Hook == ruleset.Prerouting && (b.Priority <= -200 || b.Priority >= -100) {
+		return "", fmt.Errorf("priority %d in prerouting: table mangle only serves those between -200 and -100", b.Priority)
+	}
+	switch b.Hook {
+	case ruleset.Prerouting:
+		return "PREROUTING", nil
+	case ruleset.Input:
+		return "INPUT", nil
+	case ruleset.Forward:
+		return "FORWARD", nil
+	case ruleset.Output:
+		return "OUTPUT", nil
+	case ruleset.Postrouting:
+		return "POSTROUTING", nil
+	}
+	return "", fmt.Errorf("unknown hook %d", b.Hook)
+}
+
+// addReject adds what a mark means: an answer in filter and, behind it, a drop in security.
+func (f *Family) addReject() {
+	unreachable := "icmp-port-unreachable"
+	if f.Family == ruleset.IPv6 {
+		unreachable = "icmp6-port-unreachable"
+	}
+	f.Mangle.Chains = append(f.Mangle.Chains, Chain{rejectChain, []Rule{{"-j MARK --set-xmark " + markTest}}})
+	f.Filter.Chains = []Chain{{rejectChain, []Rule{
+		{"-p tcp -j REJECT --reject-with tcp-reset"},
+		{"-j REJECT --reject-with " + unreachable},
+	}}}
+	f.Security.Chains = []Chain{{rejectChain, []Rule{{"-j DROP"}}}}
+	for _, hook := range []string{"INPUT", "FORWARD", "OUTPUT"} {
+		jump := Jump{hook, "-m mark --mark " + markTest + " -j " + rejectChain}
+		f.Filter.Jumps = append(f.Filter.Jumps, jump)
+		f.Security.Jumps = append(f.Security.Jumps, jump)
+	}
+}
+
+// addRaw adds the hand-written rules. Their jump stands behind the gate's, where a packet comes to only if the gate let it
+// go, and it passes over those that go on to be rejected.
+func (f *Family) addRaw(raw []rawRule, rejects bool) {
+	if len(raw) == 0 {
+		return
+	}
+	chain := Chain{Name: RawChain}
+	for _, r := range raw {
+		if r.family == ruleset.Inet || r.family == f.Family {
+			chain.Rules = append(chain.Rules, Rule{r.spec})
+		}
+	}
+	f.Mangle.Chains = append(f.Mangle.Chains, chain)
+	spec := "-j " + RawChain
+	if rejects {
+		spec = "-m mark ! --mark " + markTest + " " + spec
+	}
+	last := 0
+	for i, j := range f.Mangle.Jumps {
+		if j.From == "PREROUTING" {
+			last = i + 1
+		}
+	}
+	f.Mangle.Jumps = slices.Insert(f.Mangle.Jumps, last, Jump{"PREROUTING", spec})
+}

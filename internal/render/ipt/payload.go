@@ -1,0 +1,121 @@
+package ipt
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
+
+// Present is what of quaywall's a table of the kernel holds.
+type Present struct {
+	Chains []string     // quaywall's chains
+	Jumps  []PlacedJump // rules of other chains that lead into them, in order
+}
+
+// PlacedJump is a jump and where it stands in its chain, counted from 1.
+type PlacedJump struct {
+	Jump
+	Position int
+}
+
+// Empty tells whether there is nothing.
+func (p Present) Empty() bool { return len(p.Chains) == 0 && len(p.Jumps) == 0 }
+
+// Payload is what makes iptables-restore --noflush put the family into the kernel in place of what is there, by the names
+// of tables. Tables that hold nothing of quaywall's and shall hold nothing are not touched; nil is nothing to do.
+//
+// What answers and drops marked packets comes before the table that marks them, and goes after it.
+func (f *Family) Payload(now map[string]Present) []byte {
+	var b bytes.Buffer
+	for _, t := range []*Table{&f.Security, &f.Filter} {
+		if len(t.Chains) > 0 {
+			t.write(&b, now[t.Name])
+		}
+	}
+	if len(f.Mangle.Chains) > 0 || !now[f.Mangle.Name].Empty() {
+		f.Mangle.write(&b, now[f.Mangle.Name])
+	}
+	for _, t := range []*Table{&f.Filter, &f.Security} {
+		if len(t.Chains) == 0 && !now[t.Name].Empty() {
+			t.write(&b, now[t.Name])
+		}
+	}
+	return b.Bytes()
+}
+
+// write describes each chain from the beginning: naming a chain empties it. All of it takes effect at COMMIT.
+func (t *Table) write(b *bytes.Buffer, now Present) {
+	line := func(words ...string) {
+		for i, w := range words {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(w)
+		}
+		b.WriteByte('\n')
+	}
+	line("*" + t.Name)
+	wanted := map[string]bool{}
+	for _, c := range t.Chains {
+		line(":"+c.Name, "- [0:0]")
+		wanted[c.Name] = true
+	}
+	stale := slices.DeleteFunc(slices.Clone(now.Chains), func(name string) bool { return wanted[name] })
+	for _, name := range stale {
+		line(":"+name, "- [0:0]")
+	}
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			line("-A", c.Name, r.Spec)
+		}
+	}
+	if !t.inPlace(now.Jumps) {
+		for _, j := range now.Jumps {
+			line("-D", j.From, j.Spec)
+		}
+		for _, j := range slices.Backward(t.Jumps) {
+			line("-I", j.From, j.Spec)
+		}
+	}
+	for _, name := range stale {
+		line("-X", name)
+	}
+	line("COMMIT")
+}
+
+// inPlace tells whether the jumps are the wanted ones, each where it belongs: first in its chain, or behind those that
+// come before it.
+func (t *Table) inPlace(now []PlacedJump) bool {
+	if len(now) != len(t.Jumps) {
+		return false
+	}
+	position := map[string]int{}
+	for _, j := range t.Jumps {
+		position[j.From]++
+		if !slices.Contains(now, PlacedJump{j, position[j.From]}) {
+			return false
+		}
+	}
+	return true
+}
+
+// LeadsToOwn tells whether a rule, as the save programs print it, jumps to a chain of quaywall's.
+func LeadsToOwn(spec string) bool {
+	words, _ := splitWords(spec)
+	for i, w := range words {
+		if (w.text == "-j" || w.text == "-g") && i+1 < len(words) && strings.HasPrefix(words[i+1].text, Prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// CommentOf is the comment of a rule as the save programs print it, "" where it has none.
+func CommentOf(spec string) string {
+	_, rest, ok := strings.Cut(spec, "--comment ")
+	if !ok || rest == "" {
+		return ""
+	}
+	w, _, _ := firstWord(rest)
+	return w.text
+}

@@ -1,0 +1,242 @@
+package ipt
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+
+	"quaywall/internal/netset"
+	"quaywall/internal/ruleset"
+)
+
+// Kind is a type of set.
+type Kind uint8
+
+// The kinds.
+const (
+	Nets      Kind = iota // hash:net
+	IfaceNets             // hash:net,iface
+	PortBits              // bitmap:port, of TCP and UDP, for both families
+)
+
+func (k Kind) String() string { return [...]string{"hash:net", "hash:net,iface", "bitmap:port"}[k] }
+
+// Set is an ipset. Its name holds a hash of all that it is: two sets of one name are the same set.
+type Set struct {
+	Name     string
+	Kind     Kind
+	Family   ruleset.Family // of Nets and IfaceNets
+	Counters bool           // its entries count packets and have comments
+	Entries  iter.Seq[Entry]
+	Elements int    // what the kernel will count
+	Digest   string // of the entries
+}
+
+// SetPrefix begins the names of quaywall's sets. A digit or a letter for the family follows, then a dash.
+const SetPrefix = "quaywall"
+
+// TempPrefix begins the names of sets that are being filled. They are in nobody's use.
+const TempPrefix = SetPrefix + "+"
+
+// OwnSet tells whether a set is quaywall's by its name.
+func OwnSet(name string) bool {
+	if strings.HasPrefix(name, TempPrefix) {
+		return true
+	}
+	rest, ok := strings.CutPrefix(name, SetPrefix)
+	if !ok || len(rest) < hashLength+3 || !strings.Contains("46p", rest[:1]) || rest[1] != '-' {
+		return false
+	}
+	return rest[len(rest)-hashLength-1] == '-'
+}
+
+// newSet makes a set and its name. What the entries are is asked for as often as needed, and must be the same each time.
+func newSet(word string, s Set) Set {
+	var d Digest
+	for e := range s.Entries {
+		d.Add(e, s.Kind)
+	}
+	s.Elements, s.Digest = d.Elements(), d.String()
+	mark := map[ruleset.Family]string{ruleset.IPv4: "4", ruleset.IPv6: "6", ruleset.Inet: "p"}[s.Family]
+	hash := shortHash(fmt.Sprint(s.Kind, s.Counters, s.Elements, s.Digest))
+	word = clean(strings.TrimSuffix(strings.TrimSuffix(word, "-4"), "-6"))
+	head := SetPrefix + mark + "-"
+	s.Name = head + word[:min(len(word), maxSet-len(head)-hashLength-1)] + "-" + hash
+	return s
+}
+
+// header is how the set is created. A hash table made too small grows while it is filled, which costs more than filling
+// it; half as many buckets as entries is where it would end up.
+func (s *Set) header() string {
+	extra := ""
+	if s.Counters {
+		extra = " counters comment"
+	}
+	if s.Kind == PortBits {
+		return s.Kind.String() + " range 0-65535" + extra
+	}
+	family := "inet"
+	if s.Family == ruleset.IPv6 {
+		family = "inet6"
+	}
+	return fmt.Sprintf("%s family %s hashsize %d maxelem %d%s", s.Kind, family, hashSize(s.Elements), max(s.Elements, 1), extra)
+}
+
+func hashSize(entries int) int {
+	return 1 << bits.Len(uint(max(entries/2, 64)-1))
+}
+
+// Restore writes what makes ipset create the set under a temporary name, fill it, and only then give it its own. A set that
+// has the name already is replaced, also while rules use it.
+func (s *Set) Restore(w io.Writer, replace bool) error {
+	const temp = TempPrefix + "new"
+	out := bufio.NewWriterSize(w, 1<<16)
+	fmt.Fprintf(out, "create %s %s\n", temp, s.header())
+	line := []byte("add " + temp + " ")
+	start := len(line)
+	for e := range s.Entries {
+		line = append(e.appendText(line[:start], s.Kind), '\n')
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+	}
+	if replace {
+		fmt.Fprintf(out, "swap %s %s\ndestroy %s\n", temp, s.Name, temp)
+	} else {
+		fmt.Fprintf(out, "rename %s %s\n", temp, s.Name)
+	}
+	return out.Flush()
+}
+
+// Cut is the set with only a few of its entries, under the same name: enough to see whether the kernel takes it.
+func (s Set) Cut(n int) Set {
+	all := s.Entries
+	s.Entries = func(yield func(Entry) bool) {
+		left := n
+		for e := range all {
+			if left--; left < 0 || !yield(e) {
+				return
+			}
+		}
+	}
+	return s
+}
+
+// setList collects sets.
+type setList struct {
+	sets  map[string]Set    // by name
+	known map[string]string // names of sets that come from the ruleset, by what they come from
+}
+
+// add takes a set in and gives its name.
+func (l setList) add(word string, s Set) string {
+	s = newSet(word, s)
+	l.sets[s.Name] = s
+	return s.Name
+}
+
+// once is add for a set that comes from the ruleset, where it has a name, and may be asked for more often: making a set
+// means going over all of its entries.
+func (l setList) once(source, word string, s Set) string {
+	name, ok := l.known[source]
+	if !ok || source == "" {
+		name = l.add(word, s)
+		l.known[source] = name
+	}
+	return name
+}
+
+func (l setList) sorted() []Set {
+	var all []Set
+	for _, name := range slices.Sorted(maps.Keys(l.sets)) {
+		all = append(all, l.sets[name])
+	}
+	return all
+}
+
+// prefixEntries are the entries of addresses of one family. hash:net takes no /0: that is two halves.
+func prefixEntries(addrs netset.Set, family ruleset.Family) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for _, r := range addrs.Ranges() {
+			if r.From().Is4() != (family == ruleset.IPv4) {
+				continue
+			}
+			for p := range rangePrefixes(r) {
+				if !yield(Entry{Net: p}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ifaceEntries are the entries for interface names, whatever the address; hash:net,iface does take a /0.
+func ifaceEntries(names []string, family ruleset.Family) iter.Seq[Entry] {
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if family == ruleset.IPv6 {
+		all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return func(yield func(Entry) bool) {
+		for _, name := range names {
+			prefix, glob := strings.CutSuffix(name, "*")
+			if !yield(Entry{Net: all, Iface: prefix, Wildcard: glob}) {
+				return
+			}
+		}
+	}
+}
+
+// pairEntries are the entries for interfaces and the addresses behind them.
+func pairEntries(pairs []ruleset.IfaceSubnet, family ruleset.Family) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for _, pair := range pairs {
+			prefix, glob := strings.CutSuffix(pair.Iface, "*")
+			for _, p := range pair.Subnet.Prefixes() {
+				if p.Addr().Is4() == (family == ruleset.IPv4) && !yield(Entry{Net: p, Iface: prefix, Wildcard: glob}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// portEntries are the entries for ports.
+func portEntries(ports []netset.Ports) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for _, p := range ports {
+			if !yield(Entry{Ports: p}) {
+				return
+			}
+		}
+	}
+}
+
+// rangePrefixes are the fewest prefixes that make up a range, none of them a /0.
+func rangePrefixes(r netipx.IPRange) iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		if r.From() == r.To() {
+			yield(netip.PrefixFrom(r.From(), r.From().BitLen()))
+			return
+		}
+		for _, p := range r.Prefixes() {
+			if p.Bits() > 0 {
+				if !yield(p) {
+					return
+				}
+				continue
+			}
+			half := netip.PrefixFrom(p.Addr(), 1)
+			if !yield(half) || !yield(netip.PrefixFrom(netipx.RangeOfPrefix(half).To().Next(), 1)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,162 @@
+// Package ipt puts a ruleset into the kernel by iptables-restore, ip6tables-restore and ipset, in both variants of
+// iptables.
+//
+//	b := ipt.New(ipt.NFT, ipt.Options{})
+//	if err := b.Probe(ctx); err != nil { … }
+//	err := b.Commit(ctx, rules)
+//
+// A commit fills new sets under temporary names and gives them their names when they are complete; then one restore for
+// each family replaces chains and jumps; then the sets of before go. A set's name holds a hash of its content: one that is
+// there already, and is still what it was, is used again. Whenever this ends, killed or refused, packets meet the old policy
+// or the new one; what is left over is taken away by the next commit.
+//
+// Be aware: families switch one after the other, and where a policy rejects, the tables filter and security switch just
+// before. iptables-legacy keeps no track of who made a table: one that a commit had to create stays, empty, after Remove,
+// for only unloading a kernel module would take it away. iptables-legacy holds the lock /run/xtables.lock while it
+// works; a commit waits for it as long as Options say, then fails with nothing changed. Two quaywalls at once must be kept
+// apart by the caller.
+package ipt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"quaywall/internal/kernel"
+	render "quaywall/internal/render/ipt"
+	"quaywall/internal/ruleset"
+)
+
+// Variant is one of the two programs called iptables.
+type Variant string
+
+// The variants: rules in nf_tables, and rules in the kernel's older ip_tables.
+const (
+	NFT    Variant = "nft"
+	Legacy Variant = "legacy"
+)
+
+// DefaultWait is how long a lock is waited for.
+const DefaultWait = 10 * time.Second
+
+// Options are how a Backend works. The zero value is fit for use.
+type Options struct {
+	Wait time.Duration // for the lock of iptables-legacy, in whole seconds; 0 is DefaultWait
+}
+
+// Backend is kernel.Backend by iptables and ipset.
+type Backend struct {
+	variant Variant
+	wait    time.Duration
+}
+
+var _ kernel.Backend = (*Backend)(nil)
+
+// New is a backend for one variant.
+func New(v Variant, o Options) *Backend {
+	if o.Wait == 0 {
+		o.Wait = DefaultWait
+	}
+	return &Backend{variant: v, wait: o.Wait}
+}
+
+// Name is "iptables-nft" or "iptables-legacy".
+func (b *Backend) Name() string { return "iptables-" + string(b.variant) }
+
+// tries is how often a commit starts again because somebody changed rules between its reading and its writing.
+const tries = 3
+
+// Commit puts a ruleset in force.
+func (b *Backend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
+	rules, err := render.Render(rs)
+	if err != nil {
+		return err
+	}
+	return b.commit(ctx, rules)
+}
+
+func (b *Backend) commit(ctx context.Context, rules *render.Rules) error {
+	before, err := b.fill(ctx, rules.Sets)
+	if err != nil {
+		return err
+	}
+	err = b.switchOver(ctx, rules)
+	for i := 1; err != nil && i < tries && ctx.Err() == nil && jumpMoved(err); i++ {
+		err = b.switchOver(ctx, rules)
+	}
+	if err != nil {
+		// The sets made for this commit are in nobody's use. What can't be destroyed now is left over for the next commit.
+		return errors.Join(err, b.destroyBut(ctx, before))
+	}
+	return b.destroyBut(ctx, names(rules.Sets))
+}
+
+func names(sets []render.Set) []string {
+	var all []string
+	for _, s := range sets {
+		all = append(all, s.Name)
+	}
+	return all
+}
+
+// switchOver replaces the chains and jumps of both families.
+func (b *Backend) switchOver(ctx context.Context, rules *render.Rules) error {
+	now, err := b.tables(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.restore(ctx, ruleset.IPv4, rules.IPv4.Payload(now.present(ruleset.IPv4))); err != nil {
+		return b.putBack(ctx, now, err, ruleset.IPv4)
+	}
+	if err := b.restore(ctx, ruleset.IPv6, rules.IPv6.Payload(now.present(ruleset.IPv6))); err != nil {
+		return b.putBack(ctx, now, err, ruleset.IPv4, ruleset.IPv6)
+	}
+	return nil
+}
+
+// putBack gives families the rules again that they had, after one of them refused new ones. A family may consist of
+// several tables, of which the first were replaced.
+func (b *Backend) putBack(ctx context.Context, before *state, cause error, families ...ruleset.Family) error {
+	ctx = context.WithoutCancel(ctx)
+	now, err := b.tables(ctx)
+	for _, f := range families {
+		if err == nil && !before.same(now, f) {
+			err = b.restore(ctx, f, before.family(f).Payload(now.present(f)))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nputting the old rules back failed too: %w\nA part of the new policy may be in force: apply again, or stop", cause, err)
+	}
+	return fmt.Errorf("%w (the old policy is in force)", cause)
+}
+
+// restore feeds a payload to the restore program of a family.
+func (b *Backend) restore(ctx context.Context, f ruleset.Family, payload []byte) error {
+	if len(payload) == 0 {
+		return nil
+	}
+	_, err := b.run(ctx, program(f, "restore"), payload, "--noflush", "--wait", fmt.Sprint(max(1, int(b.wait/time.Second))))
+	return b.refusal(f, payload, err)
+}
+
+// Remove takes everything of quaywall's out of the kernel.
+func (b *Backend) Remove(ctx context.Context) error {
+	now, err := b.tables(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range families {
+		empty := render.EmptyFamily(f)
+		if err := b.restore(ctx, f, empty.Payload(now.present(f))); err != nil {
+			return err
+		}
+	}
+	if err := b.destroyBut(ctx, nil); err != nil {
+		return err
+	}
+	if b.variant == NFT && !now.empty() {
+		return dropEmptyTables()
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package ipt
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"quaywall/internal/kernel"
+	"quaywall/internal/ruleset"
+	"quaywall/internal/testkit/netns"
+)
+
+// each runs a test for both variants, each in a namespace of its own.
+func each(t *testing.T, f func(t *testing.T, b *Backend)) {
+	for _, v := range []Variant{NFT, Legacy} {
+		t.Run(string(v), func(t *testing.T) {
+			for _, program := range []string{"iptables-" + string(v) + "-restore", "ipset"} {
+				netns.Tool(t, program)
+			}
+			netns.Run(t, func() { f(t, New(v, Options{})) })
+		})
+	}
+}
+
+func commit(t *testing.T, b *Backend, rs *ruleset.Ruleset) {
+	t.Helper()
+	if err := b.Commit(context.Background(), rs); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, b *Backend) *kernel.Listing {
+	t.Helper()
+	l, err := b.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func remove(t *testing.T, b *Backend) {
+	t.Helper()
+	if err := b.Remove(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// planned is what Preflight gives, from a namespace of its own.
+func planned(t *testing.T, b *Backend, rs *ruleset.Ruleset) *kernel.Listing {
+	t.Helper()
+	var l *kernel.Listing
+	var err error
+	netns.Run(t, func() { l, err = b.Preflight(context.Background(), rs) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// inForce demands that what is in the kernel is what was planned.
+func inForce(t *testing.T, b *Backend, want *kernel.Listing) {
+	t.Helper()
+	got := read(t, b)
+	if diff := cmp.Diff(want.Rules, got.Rules); diff != "" {
+		t.Errorf("rules, planned and in the kernel:\n%s", diff)
+	}
+	if diff := cmp.Diff(want.Sets, got.Sets); diff != "" {
+		t.Errorf("sets, planned and in the kernel:\n%s", diff)
+	}
+}
+
+// saved is all rules and sets, counters aside.
+func saved(t *testing.T, b *Backend) string {
+	t.Helper()
+	var all []string
+	for _, f := range families {
+		out, err := b.run(context.Background(), program(f, "save"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if !strings.HasPrefix(line, "#") {
+				all = append(all, line)
+			}
+		}
+	}
+	return strings.Join(all, "")
+}
+
+func TestCommitReadRemove(t *testing.T) {
+	each(t, func(t *testing.T, b *Backend) {
+		if l := read(t, b); l.Present || len(l.Rules)+len(l.Sets) > 0 {
+			t.Errorf("something is there before anything was done: %v", l)
+		}
+		remove(t, b)
+		before := saved(t, b)
+		rs := sample()
+		want := planned(t, b, rs)
+		for range 3 {
+			commit(t, b, rs)
+			inForce(t, b, want)
+		}
+		rs.Tables[0].Chains[0].Rules = slices.Delete(rs.Tables[0].Chains[0].Rules, 1, 12)
+		rs.Tables[0].Maps[0].Elements = rs.Tables[0].Maps[0].Elements[:3]
+		want = planned(t, b, rs)
+		commit(t, b, rs)
+		inForce(t, b, want)
+		remove(t, b)
+		if l := read(t, b); l.Present {
+			t.Errorf("still there: %v", l.Rules)
+		}
+		if left, err := ownSets(context.Background()); err != nil || len(left) > 0 {
+			t.Errorf("sets are left: %v %v", left, err)
+		}
+		if after := saved(t, b); b.variant == NFT && after != before {
+			t.Errorf("before:\n%safter:\n%s", before, after)
+		}
+		remove(t, b)
+	})
+}
+
+// Nothing of quaywall's there, so nothing is made by asking.
+func TestReadMakesNoTables(t *testing.T) {
+	each(t, func(t *testing.T, b *Backend) {
+		read(t, b)
+		remove(t, b)
+		for _, f := range families {
+			legacy, err := legacyTables(f)
+			if err != nil || len(legacy) > 0 {
+				t.Errorf("tables of iptables-legacy: %v %v", legacy, err)
+			}
+			if empty, err := tableEmpty(f, "mangle"); err != nil || empty {
+				t.Errorf("a table mangle was made: %v %v", empty, err)
+			}
+		}
+	})
+}
+
+func TestProbe(t *testing.T) {
+	each(t, func(t *testing.T, b *Backend) {
+		start := time.Now()
+		if err := b.Probe(context.Background()); err != nil {
+			t.Error(err)
+		}
+		t.Log(time.Since(start))
+	})
+}

@@ -1,0 +1,98 @@
+package ipt
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"quaywall/internal/kernel"
+	render "quaywall/internal/render/ipt"
+	"quaywall/internal/ruleset"
+)
+
+// Read lists chains, jumps with their position, and sets. Rules stand in order, chains by name.
+func (b *Backend) Read(ctx context.Context) (*kernel.Listing, error) {
+	s, err := b.tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &kernel.Listing{Sets: map[string]kernel.SetSummary{}, Counters: map[string]kernel.PacketCount{}}
+	for _, f := range families {
+		l.Rules = append(l.Rules, s.lines(f)...)
+		for _, t := range s.tables[f] {
+			addCounts(l.Counters, t.counters)
+		}
+	}
+	l.Present = len(l.Rules) > 0
+	return l, b.readSets(ctx, l)
+}
+
+// readSets adds the sets to a listing. A set that is left over, and in no rule's use, is no part of the policy.
+func (b *Backend) readSets(ctx context.Context, l *kernel.Listing) error {
+	if !l.Present {
+		return nil
+	}
+	for name := range usedSets(l.Rules) {
+		c, err := readSet(ctx, name)
+		if err != nil {
+			return err
+		}
+		l.Sets[name] = kernel.SetSummary{Elements: c.Elements(), Digest: c.String()}
+		addCounts(l.Counters, c.counters)
+	}
+	return nil
+}
+
+// usedSets are the sets of quaywall's that rules name.
+func usedSets(rules []string) map[string]bool {
+	used := map[string]bool{}
+	for _, r := range rules {
+		for rest := r; ; {
+			_, after, ok := strings.Cut(rest, " --match-set ")
+			if !ok {
+				break
+			}
+			name, more, _ := strings.Cut(after, " ")
+			if render.OwnSet(name) {
+				used[name] = true
+			}
+			rest = more
+		}
+	}
+	return used
+}
+
+func addCounts(to, from map[string]kernel.PacketCount) {
+	for line, c := range from {
+		sum := to[line]
+		to[line] = kernel.PacketCount{Packets: sum.Packets + c.Packets, Bytes: sum.Bytes + c.Bytes}
+	}
+}
+
+// preflightEntries is how many entries of a set are enough to see that the kernel takes them.
+const preflightEntries = 8
+
+// Preflight commits a ruleset to the scratch namespace that the caller is in.
+func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.Listing, error) {
+	whole, err := render.Render(rs)
+	if err != nil {
+		return nil, err
+	}
+	cut := *whole
+	cut.Sets = nil
+	for _, s := range whole.Sets {
+		cut.Sets = append(cut.Sets, s.Cut(preflightEntries))
+	}
+	if err := b.commit(ctx, &cut); err != nil {
+		return nil, fmt.Errorf("trying the rules in a scratch namespace: %w", err)
+	}
+	l, err := b.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range whole.Sets {
+		l.Sets[s.Name] = kernel.SetSummary{Elements: s.Elements, Digest: s.Digest}
+	}
+	l.Counters = map[string]kernel.PacketCount{}
+	return l, nil
+}

@@ -1,0 +1,249 @@
+package ipt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+
+	"quaywall/internal/kernel"
+	render "quaywall/internal/render/ipt"
+	"quaywall/internal/ruleset"
+)
+
+// tableNames are the tables that can hold something of quaywall's, in the order of listings.
+var tableNames = []string{"mangle", "filter", "security"}
+
+// table is what quaywall has in a table of the kernel.
+type table struct {
+	render.Table // chains with their rules as the save program prints them
+	present      render.Present
+	counters     map[string]kernel.PacketCount
+}
+
+// state is what quaywall has in the tables of both families.
+type state struct {
+	tables map[ruleset.Family]map[string]*table
+}
+
+func (s *state) present(f ruleset.Family) map[string]render.Present {
+	all := map[string]render.Present{}
+	for name, t := range s.tables[f] {
+		all[name] = t.present
+	}
+	return all
+}
+
+// family is what a family had, as something that can be put back.
+func (s *state) family(f ruleset.Family) *render.Family {
+	family := render.EmptyFamily(f)
+	for to, t := range map[*render.Table]*table{
+		&family.Mangle: s.tables[f]["mangle"], &family.Filter: s.tables[f]["filter"], &family.Security: s.tables[f]["security"],
+	} {
+		if t != nil {
+			*to = t.Table
+		}
+	}
+	return &family
+}
+
+// same tells whether a family has the same rules in both states.
+func (s *state) same(o *state, f ruleset.Family) bool {
+	return slices.Equal(s.lines(f), o.lines(f))
+}
+
+// empty tells whether there is nothing of quaywall's.
+func (s *state) empty() bool {
+	return len(s.lines(ruleset.IPv4))+len(s.lines(ruleset.IPv6)) == 0
+}
+
+// lines is a canonical listing of a family: chains by name, jumps with their position.
+func (s *state) lines(f ruleset.Family) []string {
+	var all []string
+	for _, name := range tableNames {
+		t := s.tables[f][name]
+		if t == nil {
+			continue
+		}
+		head := f.String() + " " + name + " "
+		for _, j := range t.present.Jumps {
+			all = append(all, fmt.Sprintf("%s-I %s %d %s", head, j.From, j.Position, j.Spec))
+		}
+		for _, c := range t.Chains {
+			all = append(all, head+":"+c.Name)
+			for _, r := range c.Rules {
+				all = append(all, head+"-A "+c.Name+" "+r.Spec)
+			}
+		}
+	}
+	return all
+}
+
+// tables reads what quaywall has. A table that isn't there is not asked for: the legacy programs would make it.
+func (b *Backend) tables(ctx context.Context) (*state, error) {
+	s := &state{tables: map[ruleset.Family]map[string]*table{}}
+	for _, f := range families {
+		s.tables[f] = map[string]*table{}
+		there, err := b.existing(f)
+		if err != nil {
+			return nil, fmt.Errorf("finding the %s tables of %s: %w", f, b.Name(), err)
+		}
+		for _, name := range tableNames {
+			if !there[name] {
+				continue
+			}
+			if s.tables[f][name], err = b.save(ctx, f, name); err != nil {
+				return nil, fmt.Errorf("reading table %s %s: %w", f, name, err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// existing are the tables of a family that are worth reading.
+func (b *Backend) existing(f ruleset.Family) (map[string]bool, error) {
+	if b.variant == NFT {
+		return nftTables(f)
+	}
+	return legacyTables(f)
+}
+
+// legacyTables asks /proc. The thread's own, for its network namespace may be another one than the process's.
+func legacyTables(f ruleset.Family) (map[string]bool, error) {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if f == ruleset.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // without the kernel module there is no file, and are no tables
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, name := range strings.Fields(string(text)) {
+		there[name] = true
+	}
+	return there, nil
+}
+
+// nftTables asks by netlink which tables hold a chain of quaywall's; mangle is always worth reading where it exists, for
+// the position of the jumps.
+func nftTables(f ruleset.Family) (map[string]bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := conn.ListChainsOfTableFamily(nftFamily(f))
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, c := range chains {
+		if strings.HasPrefix(c.Name, render.Prefix) || c.Table.Name == "mangle" {
+			there[c.Table.Name] = true
+		}
+	}
+	return there, nil
+}
+
+func nftFamily(f ruleset.Family) nftables.TableFamily {
+	if f == ruleset.IPv6 {
+		return nftables.TableFamilyIPv6
+	}
+	return nftables.TableFamilyIPv4
+}
+
+// save reads a table.
+func (b *Backend) save(ctx context.Context, f ruleset.Family, name string) (*table, error) {
+	out, err := b.run(ctx, program(f, "save"), nil, "--counters", "--table", name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := parseSave(out, name)
+	if err != nil && bytes.Contains(out, []byte("is incompatible, use 'nft' tool")) {
+		return nil, fmt.Errorf("%s can't read it, since somebody put rules into it by nft: delete those, or use --backend nft", b.Name())
+	}
+	return t, err
+}
+
+// parseSave reads what a save program prints about one table. Nothing less than the whole of it, from the name of the
+// table to COMMIT, is an answer.
+func parseSave(text []byte, name string) (*table, error) {
+	t := &table{Table: render.Table{Name: name}, counters: map[string]kernel.PacketCount{}}
+	chains := map[string]*render.Chain{}
+	position := map[string]int{}
+	begun, ended := false, false
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case line == "" || line[0] == '#':
+		case line == "*"+name:
+			begun = true
+		case line == "COMMIT":
+			ended = begun
+		case line[0] == ':':
+			chain, _, _ := strings.Cut(line[1:], " ")
+			if strings.HasPrefix(chain, render.Prefix) {
+				chains[chain] = &render.Chain{Name: chain}
+				t.present.Chains = append(t.present.Chains, chain)
+			}
+		default:
+			if err := t.rule(line, chains, position); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !ended {
+		return nil, errors.New("the answer was cut short: what is there is not known")
+	}
+	slices.Sort(t.present.Chains)
+	for _, chain := range t.present.Chains {
+		t.Chains = append(t.Chains, *chains[chain])
+	}
+	return t, nil
+}
+
+// rule reads a line such as "[12:3456] -A CHAIN -p tcp -j DROP".
+func (t *table) rule(line string, chains map[string]*render.Chain, position map[string]int) error {
+	counts, rest, ok := strings.Cut(line, "] -A ")
+	chain, spec, _ := strings.Cut(rest, " ")
+	packets, bytes, ok2 := strings.Cut(strings.TrimPrefix(counts, "["), ":")
+	if !ok || !ok2 || chain == "" {
+		return fmt.Errorf("the line %q is not understood", line)
+	}
+	if c := chains[chain]; c != nil {
+		c.Rules = append(c.Rules, render.Rule{Spec: spec})
+		if chain != render.RawChain {
+			return t.count(packets, bytes, spec)
+		}
+		return nil
+	}
+	position[chain]++
+	if strings.Contains(spec, render.Prefix) && render.LeadsToOwn(spec) {
+		jump := render.Jump{From: chain, Spec: spec}
+		t.Jumps = append(t.Jumps, jump)
+		t.present.Jumps = append(t.present.Jumps, render.PlacedJump{Jump: jump, Position: position[chain]})
+	}
+	return nil
+}
+
+// count adds up what a rule counted, where its comment names a policy line.
+func (t *table) count(packets, bytes, spec string) error {
+	p, err := strconv.ParseUint(packets, 10, 64)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(bytes, 10, 64)
+	if err != nil {
+		return err
+	}
+	if p > 0 {
+		addCount(t.counters, render.CommentOf(spec), kernel.PacketCount{Packets: p, Bytes: n})
+	}
+	return nil
+}

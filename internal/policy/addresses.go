@@ -115,6 +115,9 @@ func (f *file) addressList(n *tree.Node, s side) Addresses {
 		f.errorf(n, "an empty list matches nothing; leave the key out to mean any", "%s: the list is empty", s.name)
 	}
 	for i := range items {
+		if f.enough() {
+			break
+		}
 		a.Given = f.address(&items[i], s, &a, &b) || a.Given
 	}
 	slices.Sort(a.Sets)
@@ -156,9 +159,6 @@ func (f *file) address(n *tree.Node, s side, a *Addresses, b *netset.Builder) bo
 }
 
 func (f *file) unknownSet(n *tree.Node) {
-	if f.partial {
-		return // it may stand in what could not be read
-	}
 	known := []string{"any", "host"}
 	for name := range f.sets {
 		known = append(known, name)
@@ -167,6 +167,12 @@ func (f *file) unknownSet(n *tree.Node) {
 	hint := didYouMean(n.Text, known)
 	switch {
 	case hint != "":
+	case strings.HasPrefix(n.Text, "not "):
+		hint = fmt.Sprintf("write {not: %s}", strings.TrimSpace(n.Text[4:]))
+	case strings.Contains(n.Text, " "):
+		hint = "write a list as [a, b]"
+	case f.partial:
+		return // it may stand in what could not be read
 	case strings.Contains(n.Text, "."):
 		hint = "names from DNS can't be used yet; write addresses"
 	default:
@@ -219,12 +225,21 @@ func addressHint(s string) string {
 	switch {
 	case strings.Count(s, ".") == 3 && strings.Count(s, ":") == 1:
 		return "an address has no port; the port belongs to allow, deny or reject"
+	case strings.ContainsAny(s, " \t,"):
+		return "one address an entry"
 	case strings.Contains(s, "*"):
 		return "write a prefix, as in 192.0.2.0/24"
-	case strings.Trim(s, "0123456789.") == "" && strings.Count(s, ".") < 3:
+	case strings.Trim(s, "0123456789.") != "":
+		return ""
+	case strings.Count(s, ".") != 3:
 		return "an IPv4 address has four numbers"
 	}
-	return ""
+	for number := range strings.SplitSeq(s, ".") {
+		if len(number) > 1 && number[0] == '0' {
+			return "write its numbers without zeros in front"
+		}
+	}
+	return "its numbers are 0 to 255"
 }
 
 func parsePrefix(s string) (netipx.IPRange, *problem) {

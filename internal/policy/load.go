@@ -119,7 +119,7 @@ func (l *loader) load(name string, text []byte) {
 	l.addHash("policy "+path.Base(name), sumOf(text))
 	main := l.parse(name, text)
 	main.main = true
-	if strings.TrimSpace(strings.TrimPrefix(string(text), "\ufeff")) == "" {
+	if root := &main.doc.Root; root.Kind == tree.Scalar && root.Text == "" && !main.doc.Broken {
 		l.list.Errorf(diag.Pos{File: name, Line: 1, Col: 1}, "begin it with: version: 1", "the policy is empty")
 		return
 	}
@@ -157,8 +157,18 @@ func (f *file) section(key string, read func(*tree.Node)) {
 	}
 }
 
+// maxTold bounds what is told of one policy; nobody mends more in one go.
+const maxTold = 200
+
+// enough tells whether so much is wrong that looking for more is a waste of time.
+func (l *loader) enough() bool { return len(l.list) > maxTold }
+
 func (l *loader) result() (*Policy, Sources, diag.List) {
+	enough := l.enough() && l.list.HasErrors()
 	l.list.Sort()
+	if enough {
+		l.list = append(l.list[:maxTold], diag.Diagnostic{Pos: diag.Pos{File: l.policy.File}, Message: "too many mistakes; the rest is not told"})
+	}
 	if l.list.HasErrors() {
 		return nil, l.sources, l.list
 	}
@@ -167,8 +177,11 @@ func (l *loader) result() (*Policy, Sources, diag.List) {
 	return l.policy, l.sources, l.list
 }
 
-// errorf reports a mistake at a node.
+// errorf reports a mistake at a node, unless its syntax was one already.
 func (f *file) errorf(n *tree.Node, hint, format string, args ...any) {
+	if n.Kind == tree.Bad {
+		return // one mistake is told once
+	}
 	f.list.Errorf(f.doc.Pos(n), hint, format, args...)
 }
 
@@ -180,11 +193,14 @@ func (f *file) warnf(n *tree.Node, hint, format string, args ...any) {
 // problem is what is wrong with a word: where in the word, in bytes, what, and what to do.
 type problem struct {
 	at         int
-	text, hint string
+	text, hint string // without a text it is not told: what is missing may stand where the syntax is wrong
 }
 
 // report reports what is wrong with a word at its place in the word.
 func (f *file) report(n *tree.Node, p *problem) {
+	if p.text == "" {
+		return
+	}
 	pos := f.doc.Pos(n)
 	if n.Style != tree.Plain {
 		pos.Col++
@@ -193,8 +209,18 @@ func (f *file) report(n *tree.Node, p *problem) {
 	f.list.Errorf(pos, p.hint, "%s", p.text)
 }
 
+// elsewhere is what other firewalls call things.
+var elsewhere = map[string]string{
+	"accept": "allow", "pass": "allow", "drop": "deny", "block": "deny", "source": "from", "src": "from", "saddr": "from",
+	"destination": "to", "dest": "to", "dst": "to", "daddr": "to", "interface": "on", "iface": "on", "iif": "on", "comment": "note",
+	"description": "note", "rate": "limit", "input": "inbound", "output": "outbound", "forward": "egress", "groups": "sets",
+}
+
 // didYouMean is the hint for a word that is none of those that are known.
 func didYouMean(word string, known []string) string {
+	if name := elsewhere[strings.ToLower(word)]; slices.Contains(known, name) {
+		return fmt.Sprintf("did you mean %q?", name)
+	}
 	if near := diag.Nearest(word, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
@@ -206,7 +232,11 @@ func oneOf(word string, known []string) string {
 	if hint := didYouMean(word, known); hint != "" {
 		return hint
 	}
-	return "write " + strings.Join(known[:len(known)-1], ", ") + " or " + known[len(known)-1]
+	last := len(known) - 1
+	if last == 0 {
+		return "write " + known[0]
+	}
+	return "write " + strings.Join(known[:last], ", ") + " or " + known[last]
 }
 
 // short keeps a message on its line.

@@ -28,6 +28,9 @@ func (f *file) readRules(s Section, n *tree.Node) {
 	}
 	rules := [...]*[]Rule{&f.policy.Inbound, &f.policy.Egress, &f.policy.Outbound}[s]
 	for i := range n.Items {
+		if f.enough() {
+			break
+		}
 		if r, syntax, ok := f.readRule(s, &n.Items[i]); ok {
 			*rules = append(*rules, r)
 			f.syntax[s] = append(f.syntax[s], syntax)
@@ -42,7 +45,7 @@ type ruleReader struct {
 	rule    Rule
 	verb    *tree.Node // the key that is the verb
 	limit   *tree.Node
-	later   bool // a key was refused that changes what the rule means
+	refused bool // a key was: what the rule means without it is not to be told
 	syntax  ruleSyntax
 }
 
@@ -98,11 +101,15 @@ func (r *ruleReader) key(k, v *tree.Node) {
 }
 
 func (r *ruleReader) otherKey(k *tree.Node) {
+	r.refused = true
+	if k.Text == "not" {
+		r.errorf(k, "write from: {not: …}", "not stands in from or to")
+		return
+	}
 	if !slices.Contains(laterKeys, k.Text) {
 		r.unknownKey(k, "a rule", append(slices.Clone(ruleKeys), laterKeys...))
 		return
 	}
-	r.later = true
 	hint := "name the Docker network by network: NAME, or write the rule by ports and addresses"
 	if k.Text == "labels" {
 		hint = "write the openings of containers as rules"
@@ -151,10 +158,10 @@ func (r *ruleReader) readNote(v *tree.Node) {
 
 // check looks at what the keys mean together.
 func (r *ruleReader) check(n *tree.Node) {
-	if r.verb == nil && !r.later && !r.partial {
+	if r.verb == nil && !r.refused && !r.partial {
 		r.errorf(n, "add allow, deny or reject", "a rule without a verb")
 	}
 	if r.limit != nil && r.verb != nil && r.rule.Verb != Allow {
-		r.errorf(r.limit, "leave it out, or write an allow with this limit", "limit is for allow: what %s lets through is nothing", r.rule.Verb)
+		r.errorf(r.limit, "leave it out", "limit is for allow, not for %s", r.rule.Verb)
 	}
 }

@@ -118,7 +118,7 @@ func (f *file) readServices(n *tree.Node) {
 		return
 	}
 	for k, v := range n.Pairs() {
-		if f.newService(k) {
+		if !f.enough() && f.newService(k) {
 			s := Service{Name: k.Text, Pos: f.doc.Pos(k), Traffic: f.serviceTraffic(k, v)}
 			f.services[k.Text] = &named{pos: s.Pos, traffic: s.Traffic}
 			f.policy.Services = append(f.policy.Services, s)

@@ -19,6 +19,9 @@ func (f *file) readSets(n *tree.Node) {
 		return
 	}
 	for k, v := range n.Pairs() {
+		if f.enough() {
+			return
+		}
 		p := checkName(k.Text)
 		if p == nil && f.sets[k.Text] != nil {
 			p = &problem{0, fmt.Sprintf("there is a set %q already, in %s", k.Text, f.sets[k.Text].pos), "choose another name"}

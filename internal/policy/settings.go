@@ -25,6 +25,9 @@ func (f *file) mapping(n *tree.Node, what string, fields []field) {
 		return
 	}
 	for k, v := range n.Pairs() {
+		if f.enough() {
+			return
+		}
 		i := slices.IndexFunc(fields, func(x field) bool { return x.name == k.Text })
 		if i < 0 {
 			f.unknownKey(k, what, fieldNames(fields))
@@ -74,6 +77,8 @@ func (f *file) fragment() {
 	}
 	for k := range f.doc.Root.Pairs() {
 		switch {
+		case f.enough():
+			return
 		case slices.Contains(known, k.Text):
 		case k.Text == "include":
 			f.errorf(k, "name it in the main file", "a fragment can't include further files")
@@ -92,7 +97,7 @@ func (f *file) word(n *tree.Node, what string) (string, bool) {
 		return "", false
 	}
 	if n.Text == "" {
-		f.errorf(n, "", "%s is missing", what)
+		f.errorf(n, "", "%s: nothing stands here", what)
 		return "", false
 	}
 	return n.Text, true
@@ -100,6 +105,10 @@ func (f *file) word(n *tree.Node, what string) (string, bool) {
 
 // words gives the items of a list of words, or one word as a list of one.
 func (f *file) words(n *tree.Node, what string) []*tree.Node {
+	if n.Kind == tree.Map {
+		f.errorf(n, "", "%s is a word or a list of words, not a mapping", what)
+		return nil
+	}
 	if n.Kind != tree.List {
 		if _, ok := f.word(n, what); !ok {
 			return nil
@@ -111,7 +120,10 @@ func (f *file) words(n *tree.Node, what string) []*tree.Node {
 	}
 	var found []*tree.Node
 	for i := range n.Items {
-		if _, ok := f.word(&n.Items[i], what); ok {
+		if f.enough() {
+			break
+		}
+		if _, ok := f.word(&n.Items[i], "an entry of "+what); ok {
 			found = append(found, &n.Items[i])
 		}
 	}
@@ -170,7 +182,9 @@ func (f *file) readLog(n *tree.Node) {
 		}
 		r, p := parseRate(w)
 		if p != nil {
-			p.hint = strings.Replace(p.hint, "write", "write off or", 1)
+			if p.at == 0 {
+				p.hint = strings.Replace(p.hint, "write", "write off or", 1)
+			}
 			f.report(n, p)
 			return
 		}

@@ -76,7 +76,7 @@ func (f *file) traffic(s string) ([]Traffic, *problem) {
 	case s[0] >= '0' && s[0] <= '9':
 		return parsePorts(left, right, slash)
 	case slash:
-		return nil, f.noSuchTraffic(left, "write PORT/PROTOCOL, icmp/TYPE or the service alone")
+		return nil, f.misplacedSlash(left, right)
 	}
 	if own, ok := f.services[s]; ok {
 		own.used = true
@@ -91,12 +91,23 @@ func (f *file) traffic(s string) ([]Traffic, *problem) {
 	return nil, f.noSuchTraffic(s, "the command quaywall services lists those it knows; a number is a port")
 }
 
+// misplacedSlash is the problem of NAME/SOMETHING where NAME takes none.
+func (f *file) misplacedSlash(left, right string) *problem {
+	if left == "" {
+		return &problem{0, "nothing stands before the slash", "write PORT/PROTOCOL"}
+	}
+	if number, ok := protocolNumber(left); ok && HasPorts(number) {
+		return &problem{0, "the port stands before the protocol", fmt.Sprintf("write %s/%s", short(right), left)}
+	}
+	if _, p := f.traffic(left); p == nil {
+		return &problem{len(left), fmt.Sprintf("%q has its protocol already", left), "write " + left + " alone, or PORT/PROTOCOL"}
+	}
+	return f.noSuchTraffic(left, "write PORT/PROTOCOL, icmp/TYPE or the service alone")
+}
+
 // noSuchTraffic is the problem of a word that is no kind of traffic. Where parts of the policy could not be read, the
 // service may stand in one of them.
 func (f *file) noSuchTraffic(word, hint string) *problem {
-	if f.partial {
-		return &problem{0, fmt.Sprintf("no service or protocol %q was read so far", short(word)), "mend the other mistakes first"}
-	}
 	known := []string{"any", "published", "icmp", "icmp6"}
 	for name := range f.services {
 		known = append(known, name)
@@ -108,8 +119,15 @@ func (f *file) noSuchTraffic(word, hint string) *problem {
 		known = append(known, p.name)
 	}
 	slices.Sort(known)
-	if near := didYouMean(word, known); near != "" {
+	switch near := didYouMean(word, known); {
+	case near != "":
 		hint = near
+	case strings.Contains(word, " "):
+		hint = "write a list as [a, b]"
+	case strings.Contains(word, "#"):
+		hint = "a comment needs a space before it"
+	case f.partial:
+		return &problem{}
 	}
 	return &problem{0, fmt.Sprintf("no service or protocol is called %q", short(word)), hint}
 }
@@ -130,7 +148,8 @@ func parsePorts(ports, protos string, slash bool) ([]Traffic, *problem) {
 	at := len(ports) + 1
 	for name := range strings.SplitSeq(protos, "+") {
 		number, ok := protocolNumber(name)
-		if !ok || !HasPorts(number) {
+		ok = ok || name == "icmp" || name == "icmp6"
+		if !HasPorts(number) {
 			return nil, noPortProtocol(name, ok, at)
 		}
 		all = append(all, Traffic{Proto: number, Ports: r})

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"quaywall/internal/policy/tree"
 	"quaywall/internal/rate"
@@ -63,7 +64,9 @@ func (f *file) names(n *tree.Node, what string, check func(string) *problem) []s
 }
 
 // interfaces reads interface names, or prefixes of them with "*".
-func (f *file) interfaces(n *tree.Node, what string) []string { return f.names(n, what, checkInterface) }
+func (f *file) interfaces(n *tree.Node, what string) []string {
+	return f.names(n, what, checkInterface)
+}
 
 // checkInterface refuses what the kernel takes for no interface's name, and what a backend would read as a pattern.
 func checkInterface(name string) *problem {
@@ -76,7 +79,7 @@ func checkInterface(name string) *problem {
 	case i >= 0 && bare[i] == '+':
 		return &problem{i, "an interface can't have a + in its name here", "write * behind a prefix, as in eth*"}
 	case i >= 0:
-		return &problem{i, fmt.Sprintf("an interface can't have %q in its name", bare[i:i+1]), ""}
+		return &problem{i, fmt.Sprintf("an interface can't have %q in its name", firstRune(bare[i:])), ""}
 	case len(bare) > 15:
 		return &problem{0, fmt.Sprintf("%q is longer than the 15 characters of an interface's name", short(bare)), ""}
 	case bare == "." || bare == "..":
@@ -98,6 +101,11 @@ func checkNetwork(name string) *problem {
 		}
 	}
 	return nil
+}
+
+func firstRune(s string) string {
+	_, size := utf8.DecodeRuneInString(s)
+	return s[:size]
 }
 
 const maxName = 64

@@ -17,7 +17,7 @@ func (p *parser) blockNode() Node {
 	indent := p.indent
 	switch c := p.peek(0); {
 	case p.stopped:
-		return p.here(Scalar)
+		return p.here(Bad)
 	case p.atDash():
 		return p.blockList(indent)
 	case c == '[' || c == '{':
@@ -39,6 +39,9 @@ func (p *parser) here(k Kind) Node {
 // finishLine ends a line behind a word or a flow node, or gives the line up after a mistake.
 func (p *parser) finishLine(n Node, ok bool, indent int) Node {
 	if !ok {
+		if len(n.Items) == 0 {
+			n.Kind = Bad
+		}
 		p.skip(indent)
 		return n
 	}
@@ -203,7 +206,7 @@ func (p *parser) blockPair(n *Node, seen *keys, key Node, indent int) {
 // inlineValue reads a value that stands on the line of its key.
 func (p *parser) inlineValue(indent int) Node {
 	if p.atDash() {
-		n := p.here(Scalar)
+		n := p.here(Bad)
 		p.errorHere("write the list as [a, b], or each item on a line of its own", "a list can't begin behind its key")
 		p.skip(indent)
 		return n

@@ -1,5 +1,7 @@
 package tree
 
+import "fmt"
+
 // flowNode reads a list in brackets or a mapping in braces. Its further lines must be indented more than indent, the
 // indentation of what it belongs to, unless they begin with what closes it: otherwise one bracket that was forgotten
 // would swallow the rest of the file. False means that the rest of the line is not worth reading.
@@ -7,7 +9,7 @@ func (p *parser) flowNode(indent int) (Node, bool) {
 	if p.depth++; p.depth > maxDepth {
 		p.errorHere("", "nested deeper than %d levels", maxDepth)
 		p.stop()
-		return p.here(Scalar), false
+		return p.here(Bad), false
 	}
 	defer func() { p.depth-- }()
 	f := flow{p: p, indent: indent, open: p.here(List), close: ']'}
@@ -84,8 +86,13 @@ func (f *flow) space() bool {
 // unclosed reports the bracket that has no partner, at the bracket.
 func (f *flow) unclosed() {
 	at := f.p.pos()
+	before := fmt.Sprintf("before line %d", at.Line)
+	if f.p.indent < 0 {
+		before = "before the end"
+	}
 	at.Line, at.Col = int(f.open.Line), int(f.open.Col)
-	f.p.errorAt(at, "", "the %s that begins here is not closed by %q", f.open.Kind, string(f.close))
+	f.p.errorAt(at, fmt.Sprintf("close it by %q, or indent its lines further", string(f.close)),
+		"the %s that begins here is not closed %s", f.open.Kind, before)
 	f.p.ahead = true
 }
 
@@ -98,8 +105,13 @@ func (f *flow) entry() bool {
 	}
 	key, ok := f.node()
 	if !ok || f.open.Kind == List {
-		f.open.Items = append(f.open.Items, key)
+		if ok {
+			f.open.Items = append(f.open.Items, key)
+		}
 		return ok
+	}
+	if !ok {
+		return false
 	}
 	if key.Kind != Scalar {
 		p.errorAt(p.pos(), "write KEY: VALUE", "a key is a word, not a %s", key.Kind)
@@ -112,7 +124,9 @@ func (f *flow) entry() bool {
 			return false
 		}
 		if c := p.peek(0); c != ',' && c != f.close {
-			value, ok = f.node()
+			if value, ok = f.node(); !ok {
+				value.Kind = Bad
+			}
 		}
 	}
 	p.addPair(&f.open, &f.seen, key, value)

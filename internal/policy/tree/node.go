@@ -14,9 +14,10 @@ const (
 	Scalar Kind = iota
 	List
 	Map
+	Bad // a mistake was reported here, and nothing is known of what was meant
 )
 
-func (k Kind) String() string { return [...]string{"word", "list", "mapping"}[k] }
+func (k Kind) String() string { return [...]string{"word", "list", "mapping", "mistake"}[k] }
 
 // Style is how a word was written.
 type Style uint8

@@ -70,6 +70,11 @@ func (p *parser) document(doc *Doc) {
 
 // badIndent says that a line belongs nowhere.
 func (p *parser) badIndent() {
+	line, _, _ := strings.Cut(p.src[p.i:], "\n")
+	if line = strings.TrimSpace(line); !p.atDash() && !strings.Contains(line, ": ") && !strings.HasSuffix(line, ":") {
+		p.errorHere("write it on one line, in quotes if need be", "text can't go on in a second line")
+		return
+	}
 	p.errorHere("align it with the line it belongs to", "an indentation of %d fits no line above", p.indent)
 }
 

@@ -218,32 +218,40 @@ func (s Set) Complement() Set { return All().Subtract(s) }
 func (s Set) Equal(o Set) bool { return slices.Equal(s.v4, o.v4) && slices.Equal(s.v6, o.v6) }
 
 // String lists the set as a policy would write it: addresses, prefixes and ranges with spaces between.
-func (s Set) String() string {
-	var words []string
+func (s Set) String() string { return string(s.text()) }
+
+// text is String, without a string for each range.
+func (s Set) text() []byte {
+	b := make([]byte, 0, 16*s.Len())
 	for r := range s.Each() {
-		words = append(words, FormatRange(r))
+		if len(b) > 0 {
+			b = append(b, ' ')
+		}
+		b = appendRange(b, r)
 	}
-	return strings.Join(words, " ")
+	return b
 }
 
 // FormatRange writes a range as an address, a prefix or FIRST-LAST, whichever is exact.
-func FormatRange(r netipx.IPRange) string {
+func FormatRange(r netipx.IPRange) string { return string(appendRange(nil, r)) }
+
+func appendRange(b []byte, r netipx.IPRange) []byte {
 	if r.From() == r.To() {
-		return r.From().String()
+		return r.From().AppendTo(b)
 	}
 	if p, ok := r.Prefix(); ok {
-		return p.String()
+		return p.AppendTo(b)
 	}
-	return r.From().String() + "-" + r.To().String()
+	return r.AppendTo(b)
 }
 
 // MarshalText is String, so that a Set can be kept in a file.
-func (s Set) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+func (s Set) MarshalText() ([]byte, error) { return s.text(), nil }
 
 // UnmarshalText reads what MarshalText wrote.
 func (s *Set) UnmarshalText(text []byte) error {
 	var b Builder
-	for _, f := range strings.Fields(string(text)) {
+	for f := range strings.FieldsSeq(string(text)) {
 		r, err := ParseRange(f)
 		if err != nil {
 			return err

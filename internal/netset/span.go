@@ -27,7 +27,9 @@ func (a num4) next() num4         { return a + 1 }
 func (a num4) prev() num4         { return a - 1 }
 
 func (a num4) addr() netip.Addr {
-	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(a))))
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], uint32(a))
+	return netip.AddrFrom4(b)
 }
 
 func from4(a netip.Addr) num4 {
@@ -58,8 +60,10 @@ func (a num6) prev() num6 {
 }
 
 func (a num6) addr() netip.Addr {
-	b := binary.BigEndian.AppendUint64(nil, a.hi)
-	return netip.AddrFrom16([16]byte(binary.BigEndian.AppendUint64(b, a.lo)))
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], a.hi)
+	binary.BigEndian.PutUint64(b[8:], a.lo)
+	return netip.AddrFrom16(b)
 }
 
 func from6(a netip.Addr) num6 {

@@ -42,9 +42,12 @@ type addrSet struct {
 func newAddrSet(name string, addrs netset.Set) *addrSet {
 	s := &addrSet{name: name, parts: [2]netset.Set{addrs.V4(), addrs.V6()}}
 	for i, part := range s.parts {
+		if part.Len() > largeSet {
+			s.large = true
+			continue
+		}
 		s.ranges[i] = part.Ranges()
 		s.full[i] = len(s.ranges[i]) == 1 && isFull(s.ranges[i][0])
-		s.large = s.large || len(s.ranges[i]) > largeSet
 	}
 	return s
 }
@@ -54,7 +57,7 @@ func isFull(r netipx.IPRange) bool {
 }
 
 // mayHold tells whether addresses of a family are or may come to be in the set.
-func (s *addrSet) mayHold(fam int) bool { return s.file || len(s.ranges[fam]) > 0 }
+func (s *addrSet) mayHold(fam int) bool { return s.file || !s.parts[fam].IsEmpty() }
 
 // fixed tells that the set may be resolved into maps.
 func (s *addrSet) fixed() bool { return !s.file && !s.large }
@@ -203,7 +206,13 @@ func (c *compiler) side(a policy.Addresses, origin ruleset.Origin) *side {
 		inline = a.Inline.String()
 		s.sets = append(s.sets, c.inline(a.Inline, inline, origin))
 	}
-	s.key = fmt.Sprintf("%t %t %s|%s", a.Host, a.Not, strings.Join(a.Sets, " "), inline)
+	s.key = strings.Join(a.Sets, " ") + "|" + inline
+	if a.Host {
+		s.key += "|host"
+	}
+	if a.Not {
+		s.key += "|not"
+	}
 	return s
 }
 
@@ -213,7 +222,7 @@ func (c *compiler) inline(addrs netset.Set, text string, origin ruleset.Origin) 
 		return known
 	}
 	s := newAddrSet("", addrs)
-	if len(s.ranges[0])+len(s.ranges[1]) > longList {
+	if addrs.Len() > longList {
 		s.name, s.origin = "list"+lineNumber(origin), origin
 	}
 	c.lists[text] = s

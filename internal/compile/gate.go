@@ -132,7 +132,7 @@ func (c *compiler) toHost(ch *ruleset.Chain) {
 	if c.policy.Hygiene {
 		add(c.chain("host", nil), c.hygiene(toChain("inbound"))...)
 	}
-	rules := slices.DeleteFunc(slices.Clone(c.policy.Inbound), func(r policy.Rule) bool { return r.To.Network != "" })
+	rules := where(c.policy.Inbound, func(r policy.Rule) bool { return r.To.Network == "" })
 	c.section(section{name: "inbound", section: policy.Inbound, rules: rules})
 }
 
@@ -173,7 +173,7 @@ type openNetwork struct {
 func (c *compiler) openedNetworks() []openNetwork {
 	var found []openNetwork
 	for _, n := range c.inv.Networks {
-		rules := slices.DeleteFunc(slices.Clone(c.policy.Inbound), func(r policy.Rule) bool { return r.To.Network != n.Name })
+		rules := where(c.policy.Inbound, func(r policy.Rule) bool { return r.To.Network == n.Name })
 		if len(rules) > 0 && len(n.Subnets) > 0 {
 			found = append(found, openNetwork{n.Name, netset.Of(n.Subnets...), rules})
 		}
@@ -350,7 +350,7 @@ func (c *compiler) egress() string {
 // egressUnknown is the chain for what a bridge forwards that isn't known to be Docker's.
 func (c *compiler) egressUnknown() string {
 	ch := c.chain("egress-new", nil)
-	rules := slices.DeleteFunc(slices.Clone(c.policy.Egress), func(r policy.Rule) bool { return len(r.Networks) > 0 })
+	rules := where(c.policy.Egress, func(r policy.Rule) bool { return len(r.Networks) == 0 })
 	c.egressRules(ch, "egnew", rules)
 	return ch.Name
 }
@@ -432,6 +432,20 @@ func (c *compiler) outbound() {
 	add(ch, passes("DHCP requests", udpPorts(ruleset.IPv4, 68, 67)...),
 		passes("DHCPv6 requests", udpPorts(ruleset.IPv6, 546, 547)...),
 		passes("to this host", ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}))
-	rules := slices.DeleteFunc(slices.Clone(c.policy.Outbound), func(r policy.Rule) bool { return r.To.Host })
+	rules := where(c.policy.Outbound, func(r policy.Rule) bool { return !r.To.Host })
 	c.sectionIn(ch, section{name: "outbound", section: policy.Outbound, rules: rules})
+}
+
+// where gives the rules that are wanted; the same list where all are.
+func where(rules []policy.Rule, wanted func(policy.Rule) bool) []policy.Rule {
+	if !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !wanted(r) }) {
+		return rules
+	}
+	var found []policy.Rule
+	for _, r := range rules {
+		if wanted(r) {
+			found = append(found, r)
+		}
+	}
+	return found
 }

@@ -39,12 +39,6 @@ func (r *rule) dead(f fams) bool {
 	return true
 }
 
-// span is a rule on a range of ports, or of ICMP types.
-type span struct {
-	first, last uint16
-	rule        *rule
-}
-
 // traffic is a rule on one kind of traffic. The ports are AllPorts, and the types all types, where it names none.
 type traffic struct {
 	rule  *rule

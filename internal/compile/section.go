@@ -38,13 +38,13 @@ func (c *compiler) sectionIn(ch *ruleset.Chain, s section) {
 	for last > first && all[last-1].wide() {
 		last--
 	}
-	last = first + affordable(all[first:last])
+	g, n := affordable(all[first:last])
 	w := &writer{c: c, name: s.name, end: c.defaultRule(s)}
 	if w.list(ch, plainRules(all[:first]), bothFamilies) {
 		return
 	}
-	w.prepareRest(plainRules(all[last:]))
-	w.classes(ch, all[first:last])
+	w.prepareRest(plainRules(all[first+n:]))
+	w.classes(ch, g)
 }
 
 // defaultRule is what becomes of a packet that no rule of a section matches.
@@ -70,12 +70,14 @@ func plainRules(list []traffic) []*rule {
 	return rules
 }
 
-// affordable is how many of the first of these can be resolved within the budget.
-func affordable(all []traffic) int {
-	if group(all).cost() <= budget {
-		return len(all)
+// affordable groups the first of these that can be resolved within the budget, and tells how many they are.
+func affordable(all []traffic) (grouped, int) {
+	g := group(all)
+	if g.cost() <= budget {
+		return g, len(all)
 	}
-	return sort.Search(len(all), func(n int) bool { return group(all[:n+1]).cost() > budget })
+	n := sort.Search(len(all), func(n int) bool { return group(all[:n+1]).cost() > budget })
+	return group(all[:n]), n
 }
 
 // grouped is traffic by protocol.
@@ -168,8 +170,7 @@ func (w *writer) prepareRest(rest []*rule) {
 }
 
 // classes writes what is resolved by protocol and port.
-func (w *writer) classes(ch *ruleset.Chain, all []traffic) {
-	g := group(all)
+func (w *writer) classes(ch *ruleset.Chain, g grouped) {
 	for _, proto := range g.order {
 		p := g.protos[proto]
 		if policy.HasPorts(proto) {

@@ -24,17 +24,24 @@ func (r *Rule) follow(next []string, maps map[string]*Map) []string {
 	return next
 }
 
+// indexes find chains and maps by their names.
+func (t *Table) indexes() (map[string]*Chain, map[string]*Map) {
+	chains, maps := make(map[string]*Chain, len(t.Chains)), make(map[string]*Map, len(t.Maps))
+	for i := range t.Chains {
+		chains[t.Chains[i].Name] = &t.Chains[i]
+	}
+	for i := range t.Maps {
+		maps[t.Maps[i].Name] = &t.Maps[i]
+	}
+	return chains, maps
+}
+
 // LongestPath is how many rules a packet can meet at most, from base chains of one hook each on; a look-up counts as
 // one. The table must be valid.
 func (t *Table) LongestPath() int {
-	p := pathFinder{chains: map[string]*Chain{}, maps: map[string]*Map{}, from: map[string]int{}}
-	for i := range t.Maps {
-		p.maps[t.Maps[i].Name] = &t.Maps[i]
-	}
+	p := pathFinder{from: map[string]int{}}
+	p.chains, p.maps = t.indexes()
 	longest := 0
-	for i := range t.Chains {
-		p.chains[t.Chains[i].Name] = &t.Chains[i]
-	}
 	for i := range t.Chains {
 		if t.Chains[i].Base != nil {
 			longest = max(longest, p.path(t.Chains[i].Name))
@@ -73,14 +80,8 @@ func (p *pathFinder) path(name string) int {
 
 // Prune takes away the chains that no base chain leads to, and the sets and maps that are used by none of the others.
 func (t *Table) Prune() {
-	chains, maps := map[string]*Chain{}, map[string]*Map{}
-	for i := range t.Chains {
-		chains[t.Chains[i].Name] = &t.Chains[i]
-	}
-	for i := range t.Maps {
-		maps[t.Maps[i].Name] = &t.Maps[i]
-	}
-	used := map[string]bool{}
+	chains, maps := t.indexes()
+	used := make(map[string]bool, len(t.Chains))
 	var todo []string
 	for i := range t.Chains {
 		if t.Chains[i].Base != nil {

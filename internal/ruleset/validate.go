@@ -41,7 +41,8 @@ func (v *validator) errorf(format string, args ...any) {
 }
 
 func (v *validator) run() {
-	v.chains, v.sets, v.maps = map[string]*Chain{}, map[string]*Set{}, map[string]*Map{}
+	v.chains, v.maps = v.table.indexes()
+	v.sets = map[string]*Set{}
 	v.depth = map[string]int{}
 	v.names()
 	for i := range v.table.Chains {
@@ -61,7 +62,7 @@ func (v *validator) run() {
 	}
 }
 
-// names fills the indexes and checks the names.
+// names checks the names, and finds the sets.
 func (v *validator) names() {
 	taken := map[string]bool{}
 	claim := func(kind, name string) {
@@ -77,7 +78,6 @@ func (v *validator) names() {
 	}
 	for i := range v.table.Chains {
 		claim("chain", v.table.Chains[i].Name)
-		v.chains[v.table.Chains[i].Name] = &v.table.Chains[i]
 	}
 	for i := range v.table.Sets {
 		claim("set", v.table.Sets[i].Name)
@@ -85,7 +85,6 @@ func (v *validator) names() {
 	}
 	for i := range v.table.Maps {
 		claim("map", v.table.Maps[i].Name)
-		v.maps[v.table.Maps[i].Name] = &v.table.Maps[i]
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -22,10 +23,15 @@ func (e *DamagedError) Error() string { return fmt.Sprintf("%s is damaged: %v", 
 
 func (e *DamagedError) Unwrap() error { return e.Err }
 
-// PutAside renames the file, so that a person can look at it and nobody trips over it again. It gives the new name.
+// PutAside renames the file, so that a person can look at it and nobody trips over it again. It gives the new name, ""
+// for a file that is gone.
 func (e *DamagedError) PutAside() (string, error) {
 	aside := e.Path + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
-	return aside, os.Rename(e.Path, aside)
+	err := os.Rename(e.Path, aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return aside, err
 }
 
 // writeLines makes a file of one line for each value: the SHA-256 of the value's JSON in hex, a space, the JSON. The

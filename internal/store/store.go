@@ -143,7 +143,7 @@ func (s *Store) readRecord(id string, into ...any) error {
 	}
 	err := readLines(s.recordPath(id), into...)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &DamagedError{Path: s.statePath(), Err: fmt.Errorf("the record %s that it names is gone", id)}
+		return &DamagedError{Path: s.recordPath(id), Err: errors.New("it is gone")}
 	}
 	return err
 }
@@ -226,6 +226,14 @@ func (s *Store) Set(state State) error {
 		return err
 	}
 	return c.Commit()
+}
+
+// Forget removes the state, so that nothing counts as in force and nothing waits. It needs no space on the disk.
+func (s *Store) Forget() error {
+	if err := removed(s.statePath()); err != nil {
+		return fmt.Errorf("forgetting what is in force: %w", err)
+	}
+	return nil
 }
 
 // History are the IDs of all records, the oldest first.

@@ -18,21 +18,21 @@ import (
 	"quaywall/internal/testkit/netns"
 )
 
-// Run runs f on a goroutine of its own, which sees a disk of so many bytes at dir. f must not use t.Fatal.
+// Run runs f on a goroutine of its own, which sees a disk of so many bytes at dir. t.Fatal in f ends f alone.
 func Run(t testing.TB, size int, f func(dir string)) {
 	t.Helper()
 	dir := t.TempDir()
-	done := make(chan error)
+	var err error
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		// The thread is never unlocked, so it ends with this goroutine and takes the namespace with it.
 		runtime.LockOSThread()
-		err := mount(dir, size)
-		if err == nil {
+		if err = mount(dir, size); err == nil {
 			f(dir)
 		}
-		done <- err
 	}()
-	err := <-done
+	<-done
 	if errors.Is(err, os.ErrPermission) {
 		netns.Missing(t, "mounting a disk for a test needs root: "+err.Error())
 	}

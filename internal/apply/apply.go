@@ -1,0 +1,255 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"quaywall/internal/diag"
+	"quaywall/internal/inventory"
+	"quaywall/internal/lock"
+	"quaywall/internal/policy"
+	"quaywall/internal/store"
+)
+
+// Result is what Apply did.
+type Result struct {
+	File       string           `json:"file"` // "" for the built-in default policy
+	Hash       string           `json:"hash"`
+	Backend    string           `json:"backend"`
+	Why        string           `json:"why"`     // why this backend
+	Changed    bool             `json:"changed"` // false: the kernel held just this already
+	Difference Difference       `json:"difference"`
+	Replaced   []string         `json:"replaced,omitempty"` // other backends whose rules were taken out
+	PickUp     time.Time        `json:"pick_up,omitzero"`
+	Docker     inventory.Docker `json:"docker"`
+	Pending    *PendingStatus   `json:"pending,omitempty"`
+	Warnings   diag.List        `json:"warnings,omitempty"`
+	Notices    []string         `json:"notices,omitempty"` // sentences without a full stop
+	Steps      []Step           `json:"steps"`
+	Sources    policy.Sources   `json:"-"` // for Warnings.Format
+}
+
+// Apply puts a policy in force. With the context ended it stops before anything is changed; once the kernel is being
+// changed it goes on to the end. The Result is not nil where the error is one about a change that was tried.
+func (h *Host) Apply(ctx context.Context, o Options) (*Result, error) {
+	const doing = "putting the policy in force"
+	var result *Result
+	err := h.locked(ctx, o.Wait, func(c *change) error {
+		c.opts = o
+		err := c.apply(ctx)
+		if c.expected != nil {
+			result = c.result()
+		}
+		return err
+	})
+	return result, h.failed(doing, err)
+}
+
+// locked runs f with the lock held and the state read. What is overdue is done first.
+func (h *Host) locked(ctx context.Context, wait time.Duration, f func(*change) error) error {
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
+	l, err := lock.Take(ctx, h.RunDir, wait)
+	if err != nil {
+		return err
+	}
+	c := &change{host: h, ns: here()}
+	defer c.ns.close()
+	if l.Squatter != nil {
+		c.note("%v has taken the name of quaywall's lock; it is no quaywall: end it", l.Squatter)
+	}
+	err = c.readState(true)
+	if err == nil {
+		err = f(c)
+	}
+	return errors.Join(err, l.Release())
+}
+
+func (c *change) apply(ctx context.Context) error {
+	c.honour(ctx)
+	if err := c.prepare(ctx); err != nil {
+		return err
+	}
+	if err := c.refuse(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("interrupted: %w", err)
+	}
+	if c.unchanged() {
+		return c.keep()
+	}
+	return c.enforce(context.WithoutCancel(ctx))
+}
+
+// refuse is the lock-out guard's decision.
+func (c *change) refuse() error {
+	if c.blind == nil && len(c.cuts) == 0 {
+		return nil
+	}
+	err := &RefusedError{Cuts: c.cuts, Because: c.found.Because, Err: c.blind}
+	if !c.opts.AllowLockout {
+		return err
+	}
+	c.note("--allow-lockout: %v", strings.TrimPrefix(err.Error(), "refused, since "))
+	return nil
+}
+
+// keep ends a change that changes nothing in the kernel. What is recorded follows: a comment may have changed, or the
+// record was lost.
+func (c *change) keep() error {
+	r := c.newRecord()
+	known := c.record != nil && c.record.Hash == r.Hash && c.record.File == r.File && c.record.Backend == r.Backend &&
+		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp)
+	extend := c.opts.Confirm > 0 && c.state.Pending != nil
+	if c.opts.Confirm > 0 && !extend {
+		c.note("nothing changed, so there is nothing to confirm")
+	}
+	if extend {
+		if err := c.step("arm", c.arm); err != nil {
+			return err
+		}
+	}
+	if known {
+		return nil
+	}
+	return c.step("record", func() error {
+		id, err := c.host.Store.Save(r, c.rules)
+		if err == nil {
+			c.state = c.state.InForce(id)
+			err = c.host.Store.Set(c.state)
+		}
+		return err
+	})
+}
+
+func (c *change) newRecord() store.Record {
+	return store.Record{
+		When: c.host.Now(), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
+		PickUp: c.pickUp, Listing: *c.expected, Sources: c.sources,
+	}
+}
+
+// enforce changes the kernel. All that may fail for want of space is done before.
+func (c *change) enforce(ctx context.Context) error {
+	before := c.state
+	var id string
+	err := c.step("record", func() (err error) { id, err = c.host.Store.Save(c.newRecord(), c.rules); return err })
+	if err != nil {
+		return err
+	}
+	if c.opts.Confirm > 0 {
+		if err := c.step("arm", c.arm); err != nil {
+			return err
+		}
+	}
+	next, err := c.host.Store.Prepare(c.state.InForce(id))
+	if err == nil {
+		err = c.commit(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, c.disarm(before, next))
+	}
+	strays := c.step("switch", func() error { return c.removeStrays(ctx) })
+	err = c.step("finish", func() error { c.state = c.state.InForce(id); return next.Commit() })
+	if err = errors.Join(strays, err); err != nil {
+		return &FailedError{Doing: "finishing", Err: err, Left: "the policy is in force", Next: "see quaywall status, and apply again"}
+	}
+	return nil
+}
+
+// commit puts the rules into the kernel and looks whether they are there.
+func (c *change) commit(ctx context.Context) error {
+	err := c.step("commit", func() error { return c.chosen.backend.Commit(ctx, c.rules) })
+	if err != nil {
+		return err
+	}
+	err = c.step("read", func() error { return c.verify(ctx) })
+	if err != nil {
+		return c.putBack(ctx, err)
+	}
+	return nil
+}
+
+func (c *change) verify(ctx context.Context) error {
+	got, err := c.chosen.backend.Read(ctx)
+	if err == nil && !Compare(c.expected, got).None() {
+		err = mismatch(c.expected, got)
+	}
+	return err
+}
+
+// putBack makes the kernel hold what it held before a commit that went wrong.
+func (c *change) putBack(ctx context.Context, cause error) error {
+	b := c.chosen.backend
+	f := &FailedError{Doing: "reading back what was put in force", Err: cause, Next: "apply again; if it stays, this is a bug worth reporting"}
+	var err error
+	switch {
+	case !c.chosen.holds():
+		err, f.Left = b.Remove(ctx), "what was put in was taken out again"
+	case c.record == nil || c.record.Backend != b.Name():
+		f.Left = "what the kernel holds was left there, since the policy of before is not recorded"
+	default:
+		err, f.Left = c.recommit(ctx), "the policy of before is in force again"
+	}
+	if err != nil {
+		f.Err = errors.Join(cause, fmt.Errorf("putting the policy of before back: %w", c.host.withPayload(err)))
+		f.Left = "it is not known what is in force"
+		f.Next = "see quaywall status"
+	}
+	return f
+}
+
+func (c *change) recommit(ctx context.Context) error {
+	rules, err := c.host.Store.Ruleset(c.record.ID)
+	if err != nil {
+		return err
+	}
+	return c.chosen.backend.Commit(ctx, rules)
+}
+
+// disarm puts the state of before back after a change that failed.
+func (c *change) disarm(before store.State, next *store.Change) error {
+	var err error
+	if next != nil {
+		err = next.Abort()
+	}
+	if c.opts.Confirm > 0 {
+		c.state = before
+		err = errors.Join(err, c.host.Store.Set(before))
+	}
+	return err
+}
+
+// removeStrays takes out what other backends hold. The new policy is in force by then: there is no gap.
+func (c *change) removeStrays(ctx context.Context) error {
+	for _, r := range c.others {
+		if r.err != nil {
+			c.note("it could not be read whether %s holds rules of quaywall's as well: %v", r.backend.Name(), r.err)
+		}
+	}
+	for _, r := range c.strays() {
+		if err := r.backend.Remove(ctx); err != nil {
+			return fmt.Errorf("taking out what %s held: %w", r.backend.Name(), err)
+		}
+	}
+	return nil
+}
+
+func (c *change) result() *Result {
+	r := &Result{
+		File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(), Why: c.why, Changed: !c.unchanged(),
+		Difference: c.difference(), PickUp: c.pickUp, Docker: c.inv.Docker, Pending: c.host.pendingStatus(c.state),
+		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources,
+	}
+	for _, stray := range c.strays() {
+		r.Replaced = append(r.Replaced, stray.backend.Name())
+	}
+	return r
+}
+
+func (c *change) difference() Difference { return Compare(c.chosen.listing, c.expected) }

@@ -1,0 +1,236 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"quaywall/internal/compile"
+	"quaywall/internal/diag"
+	"quaywall/internal/files"
+	"quaywall/internal/guard"
+	"quaywall/internal/inventory"
+	"quaywall/internal/kernel"
+	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
+	"quaywall/internal/store"
+)
+
+// Options are what a person asks for.
+type Options struct {
+	Policy       string        // the policy file
+	Given        bool          // the person named it: without, one that isn't there means the built-in default
+	Backend      string        // Auto, NFT, IPTables or the name of a backend
+	AllowLockout bool          // go on where the way in would be cut
+	Confirm      time.Duration // take the change back unless it is confirmed in this time; 0 for never
+	Wait         time.Duration // how long to wait for another quaywall
+}
+
+// LogGroup is the NFLOG group that denied packets are sent to.
+const LogGroup = 86
+
+// Step is a step that was taken.
+type Step struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"took_ns"`
+}
+
+// change is a change in the making: what Apply and Plan have in common.
+type change struct {
+	host *Host
+	opts Options
+	ns   *namespace
+
+	state  store.State
+	record *store.Record // the current one; nil where there is none
+
+	policy   *policy.Policy
+	sources  policy.Sources
+	warnings diag.List
+	inv      *inventory.Inventory
+	chosen   reading   // what the backend of this change holds now
+	others   []reading // what all others hold
+	why      string    // why this backend
+
+	rules    *ruleset.Ruleset
+	expected *kernel.Listing // what reading gives once the rules are in force
+	pickUp   time.Time       // since when untracked flows of containers may go on; zero where they may not
+
+	found   guard.Found
+	blind   error // why the ways in are not known
+	cuts    []guard.Cut
+	notices []string
+	steps   []Step
+}
+
+func (c *change) note(format string, args ...any) {
+	c.notices = append(c.notices, fmt.Sprintf(format, args...))
+}
+
+// step takes one step.
+func (c *change) step(name string, f func() error) error {
+	if c.host.OnStep != nil {
+		c.host.OnStep(name)
+	}
+	start := time.Now()
+	err := f()
+	c.steps = append(c.steps, Step{name, time.Since(start)})
+	return err
+}
+
+// prepare does all that changes nothing: afterwards it is known what would be put in force, and that the kernel takes it.
+func (c *change) prepare(ctx context.Context) error {
+	if err := c.step("load", func() error { return c.load(ctx) }); err != nil {
+		return err
+	}
+	if c.chosen.err != nil {
+		return fmt.Errorf("reading what %s holds: %w", c.chosen.backend.Name(), c.chosen.err)
+	}
+	var group errgroup.Group
+	var planned error
+	group.Go(func() error { planned = c.ns.run(func() error { return c.plan(ctx) }); return nil })
+	group.Go(func() error { return c.ns.run(c.look) })
+	_ = group.Wait()
+	return planned
+}
+
+// load reads the policy, what is on this host, and what is in force, all at a time.
+func (c *change) load(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(c.loadPolicy)
+	group.Go(func() error {
+		return c.ns.run(func() (err error) { c.inv, err = c.host.Inventory(ctx); return err })
+	})
+	var backend kernel.Backend
+	group.Go(func() error {
+		return c.ns.run(func() (err error) { backend, c.why, err = c.host.choose(ctx, c.opts.Backend); return err })
+	})
+	readings := c.host.readAll(ctx, c.ns)
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.chosen, c.others = readingOf(readings, backend)
+	return nil
+}
+
+// loadPolicy reads the policy file. Where nobody named one and none is there, the policy is the built-in default.
+func (c *change) loadPolicy() error {
+	if !c.opts.Given {
+		if _, err := os.Stat(c.opts.Policy); errors.Is(err, fs.ErrNotExist) {
+			c.policy = policy.Default()
+			return nil
+		}
+	}
+	c.policy, c.sources, c.warnings = policy.Load(files.Host{}, c.opts.Policy)
+	return c.invalid(c.warnings)
+}
+
+func (c *change) invalid(list diag.List) error {
+	if !list.HasErrors() {
+		return nil
+	}
+	return &InvalidError{File: c.opts.Policy, List: list, Sources: c.sources}
+}
+
+// file is the policy's file as records keep it.
+func (c *change) file() string {
+	if c.policy.File == "" {
+		return ""
+	}
+	if abs, err := filepath.Abs(c.policy.File); err == nil {
+		return abs
+	}
+	return c.policy.File
+}
+
+// look finds the ways in that the policy would cut. That they can't be found is no error yet: a plan may be made.
+func (c *change) look() error {
+	c.found, c.blind = c.host.WaysIn(c.inv)
+	if c.blind == nil {
+		c.cuts = guard.Check(c.found.Ways, c.policy, c.inv)
+	}
+	return nil
+}
+
+// plan compiles and tries. Where the time for old flows is over there are two ways to go on: as before, if nothing else
+// changes, or without.
+func (c *change) plan(ctx context.Context) error {
+	for _, since := range pickUps(c.host, c.record, c.inForce()) {
+		c.pickUp = since
+		err := c.step("compile", c.compile)
+		if err == nil {
+			err = c.step("preflight", func() error { return c.preflight(ctx) })
+		}
+		if err != nil {
+			return err
+		}
+		if c.unchanged() {
+			break
+		}
+	}
+	return nil
+}
+
+func (c *change) compile() error {
+	rules, list := compile.Compile(c.policy, c.inv, compile.Options{PickUp: !c.pickUp.IsZero(), LogGroup: LogGroup})
+	if err := c.invalid(list); err != nil {
+		return err
+	}
+	c.rules = rules
+	c.warnings = append(c.warnings, list...)
+	c.warnings.Sort()
+	return nil
+}
+
+func (c *change) preflight(ctx context.Context) error {
+	b := c.chosen.backend
+	err := c.host.Scratch(func() (err error) { c.expected, err = b.Preflight(ctx, c.rules); return err })
+	return explained(ctx, b, err)
+}
+
+// inForce tells whether anything of quaywall's is in the kernel, by whichever backend.
+func (c *change) inForce() bool {
+	return c.chosen.holds() || len(c.strays()) > 0
+}
+
+// strays are the readings of other backends that hold something.
+func (c *change) strays() []reading {
+	var all []reading
+	for _, r := range c.others {
+		if r.holds() {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// unchanged tells whether the kernel holds just what is planned.
+func (c *change) unchanged() bool {
+	return c.chosen.holds() && len(c.strays()) == 0 && Compare(c.chosen.listing, c.expected).None()
+}
+
+// pickUpTime is how long flows from before the first apply may go on untracked: a TCP connection that is silent for
+// longer is rare, and the rule lets strangers send to containers what belongs to no connection.
+const pickUpTime = 24 * time.Hour
+
+// pickUps are the possible values of Record.PickUp for a change, the one to try first first. On a host where nothing of
+// quaywall's was in force since it was booted nothing may have used conntrack, and every flow looks new (design trap 38).
+func pickUps(h *Host, current *store.Record, inForce bool) []time.Time {
+	switch {
+	case current == nil && inForce: // the record is lost: as it is, if nothing else changes
+		return []time.Time{h.Now(), {}}
+	case current == nil || current.Boot != h.Boot && !inForce:
+		return []time.Time{h.Now()}
+	case current.PickUp.IsZero() || current.Boot != h.Boot:
+		return []time.Time{{}}
+	case h.Now().Sub(current.PickUp) < pickUpTime:
+		return []time.Time{current.PickUp}
+	}
+	return []time.Time{current.PickUp, {}}
+}

@@ -1,0 +1,160 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"quaywall/internal/store"
+)
+
+// PendingStatus is a change that waits for its confirmation.
+type PendingStatus struct {
+	Until    time.Time `json:"until"`
+	SecsLeft int       `json:"seconds_left"`
+	Base     string    `json:"base"`    // the policy file to go back to; "" for the built-in default, or for nothing in force
+	Removes  bool      `json:"removes"` // nothing was in force before: quaywall's rules will be taken out
+	Alive    bool      `json:"process_alive"`
+	Overdue  bool      `json:"overdue"` // the time is over, and the process that should have taken it back is gone
+}
+
+func (h *Host) pendingStatus(state store.State) *PendingStatus {
+	p := state.Pending
+	if p == nil {
+		return nil
+	}
+	s := &PendingStatus{Until: p.Until, Removes: p.Base == "", Alive: h.Alive(p.PID, p.ID), Overdue: h.overdue(p)}
+	if !s.Overdue {
+		s.SecsLeft = int((p.Deadline - h.Uptime() + time.Second - 1) / time.Second)
+	}
+	if record, err := h.Store.Record(p.Base); p.Base != "" && err == nil {
+		s.Base = record.File
+	}
+	return s
+}
+
+// ErrNothingPending is the cause of the error of a confirmation that nothing waits for.
+var ErrNothingPending = errors.New("no change waits for a confirmation")
+
+// Confirmed is what Confirm did.
+type Confirmed struct {
+	File    string   `json:"file"` // the policy that stays in force
+	Hash    string   `json:"hash"`
+	Notices []string `json:"notices,omitempty"`
+}
+
+// Confirm ends the waiting of a change: it stays. After its time it is taken back, and that is an error.
+func (h *Host) Confirm(ctx context.Context, wait time.Duration) (*Confirmed, error) {
+	var done *Confirmed
+	err := h.locked(ctx, wait, func(c *change) error {
+		switch p := c.state.Pending; {
+		case p == nil && c.state.Undone != nil:
+			return fmt.Errorf("%w: the last one was taken back at %s: %s", ErrNothingPending,
+				c.state.Undone.When.Format(time.DateTime), c.state.Undone.Why)
+		case p == nil:
+			return ErrNothingPending
+		case h.overdue(p):
+			return c.tooLate(ctx)
+		}
+		c.state.Pending = nil
+		done = &Confirmed{Notices: c.notices}
+		if c.record != nil {
+			done.File, done.Hash = c.record.File, c.record.Hash
+		}
+		return h.Store.Set(c.state)
+	})
+	if err != nil {
+		return nil, h.failed("confirming the change", err)
+	}
+	return done, nil
+}
+
+func (c *change) tooLate(ctx context.Context) error {
+	until := c.state.Pending.Until.Format(time.DateTime)
+	if err := c.takeBack(context.WithoutCancel(ctx)); err != nil {
+		return &FailedError{Doing: "taking back the change that was not confirmed in time", Err: err, Left: "it is in force still",
+			Next: "apply the policy of before"}
+	}
+	return &FailedError{Doing: "confirming the change", Err: fmt.Errorf("its time was over at %s", until),
+		Left: "the policy of before is in force again", Next: "apply it once more"}
+}
+
+// Times of the process that waits for a confirmation.
+const (
+	glance    = time.Second      // between two looks at whether the change was confirmed
+	undoWait  = 10 * time.Minute // for another quaywall that holds the lock
+	undoTries = 30
+	undoPause = 2 * time.Second // between two tries
+)
+
+// WaitAndUndo takes a pending change back once its time is over, unless it is confirmed or replaced before. It is what
+// the process does that Apply starts; what it does is told on log.
+func (h *Host) WaitAndUndo(ctx context.Context, pending string, log io.Writer) error {
+	say := func(format string, args ...any) {
+		fmt.Fprintf(log, "%s %s\n", h.Now().Format(time.RFC3339), fmt.Sprintf(format, args...))
+	}
+	if !h.awaitDeadline(ctx, pending) {
+		return ctx.Err()
+	}
+	var err error
+	for range undoTries {
+		var taken bool
+		if taken, err = h.undo(ctx, pending, say); err == nil {
+			if taken {
+				say("nobody confirmed the change in time: the policy of before is in force again")
+			}
+			return nil
+		}
+		say("taking the unconfirmed change back: %v", err)
+		if !sleep(ctx, undoPause) {
+			break
+		}
+	}
+	return fmt.Errorf("taking the unconfirmed change back: %w", err)
+}
+
+// awaitDeadline waits until a pending change is overdue. It is false where it no longer waits for a confirmation.
+func (h *Host) awaitDeadline(ctx context.Context, pending string) bool {
+	for {
+		state, err := h.Store.State()
+		switch p := state.Pending; {
+		case err != nil: // it may be readable in a moment; a damaged one is told by whoever takes the lock
+		case p == nil || p.ID != pending:
+			return false
+		case h.overdue(p):
+			return true
+		}
+		if !sleep(ctx, glance) {
+			return false
+		}
+	}
+}
+
+// sleep waits; it is false where the context ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// undo takes a pending change back if it is still the one.
+func (h *Host) undo(ctx context.Context, pending string, say func(string, ...any)) (taken bool, err error) {
+	err = h.locked(ctx, undoWait, func(c *change) error {
+		p := c.state.Pending
+		if p == nil || p.ID != pending || !h.overdue(p) {
+			return nil
+		}
+		taken = true
+		err := c.takeBack(context.WithoutCancel(ctx))
+		for _, n := range c.notices {
+			say("%s", n)
+		}
+		return err
+	})
+	return taken, err
+}

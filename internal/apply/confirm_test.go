@@ -1,0 +1,340 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/store"
+	"quaywall/internal/testkit/disk"
+	"quaywall/internal/testkit/netns"
+)
+
+// confirm applies a policy of these ports, to be confirmed in a minute, and gives the ID of the pending change.
+func (w *world) confirm(t *testing.T, ports ...int) string {
+	t.Helper()
+	w.write(t, ports...)
+	o := w.options()
+	o.Confirm = time.Minute
+	r := w.mustApply(t, o)
+	p := w.state(t).Pending
+	if r.Pending == nil || p == nil || len(w.watchdogs) == 0 || p.ID != w.watchdogs[len(w.watchdogs)-1] || p.PID != 4711 {
+		t.Fatalf("result %+v, state %+v, processes %v", r.Pending, p, w.watchdogs)
+	}
+	return p.ID
+}
+
+// watchdog does what the process of a pending change does.
+func (w *world) watchdog(t *testing.T, id string) string {
+	t.Helper()
+	var log strings.Builder
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if err := w.WaitAndUndo(ctx, id, &log); err != nil {
+		t.Errorf("%v\n%s", err, log.String())
+	}
+	return log.String()
+}
+
+func TestConfirmedChangeStays(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		id := w.confirm(t, 80, 443)
+		after := w.rules()
+		w.pass(59 * time.Second)
+		done, err := w.Confirm(t.Context(), 0)
+		if err != nil || done.File != w.policy {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		w.pass(time.Hour)
+		w.watchdog(t, id)
+		if !slices.Equal(after, w.rules()) {
+			t.Error("the change did not stay")
+		}
+		if _, err := w.Confirm(t.Context(), 0); !errors.Is(err, apply.ErrNothingPending) {
+			t.Errorf("a second time: %v", err)
+		}
+	})
+}
+
+// Trap 20: the policy of before is back, once, however it comes that nobody confirms.
+func TestUnconfirmedChangeIsTakenBack(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		when func(t *testing.T, w *world, id string)
+	}{
+		{"its process is there", func(t *testing.T, w *world, id string) {
+			w.pass(time.Minute)
+			if log := w.watchdog(t, id); !strings.Contains(log, "in force again") {
+				t.Errorf("log %q", log)
+			}
+		}},
+		{"its process is there, and another after it", func(t *testing.T, w *world, id string) {
+			w.pass(time.Minute)
+			w.watchdog(t, id)
+			w.watchdog(t, id)
+		}},
+		{"its process was killed, and somebody confirms too late", func(t *testing.T, w *world, _ string) {
+			w.pass(time.Minute)
+			_, err := w.Confirm(t.Context(), 0)
+			var failed *apply.FailedError
+			if !errors.As(err, &failed) || failed.Left != "the policy of before is in force again" {
+				t.Errorf("got %v", err)
+			}
+		}},
+		{"the clock is set back", func(t *testing.T, w *world, id string) {
+			w.now = w.now.Add(-24 * time.Hour)
+			w.up += time.Minute
+			w.watchdog(t, id)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				w.put(t, 80)
+				before, state := w.rules(), w.state(t)
+				id := w.confirm(t, 80, 443)
+				w.nft.log = nil
+				c.when(t, w, id)
+				if !slices.Equal(before, w.rules()) {
+					t.Error("the policy of before is not back")
+				}
+				got := w.state(t)
+				if got.Current != state.Current || got.Pending != nil || got.Undone == nil || strings.Join(w.nft.log, " ") != "commit" {
+					t.Errorf("state %+v, kernel changed by %v", got, w.nft.log)
+				}
+				if s, err := w.Status(t.Context()); err != nil || s.HasDrift() || s.Undone == nil || !s.InForce {
+					t.Errorf("status %+v, %v", s, err)
+				}
+			})
+		})
+	}
+}
+
+func TestUnconfirmedFirstChangeIsTakenOut(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		id := w.confirm(t, 80)
+		if s, err := w.Status(t.Context()); err != nil || s.Pending == nil || !s.Pending.Removes || s.Pending.SecsLeft != 60 {
+			t.Errorf("status %+v, %v", s, err)
+		}
+		w.pass(time.Minute)
+		w.watchdog(t, id)
+		if w.nft.held != nil || w.state(t).Current != "" {
+			t.Error("the policy is still there")
+		}
+	})
+}
+
+func TestTheProcessWaits(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		id := w.confirm(t, 80)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := w.WaitAndUndo(ctx, id, &strings.Builder{}); !errors.Is(err, context.DeadlineExceeded) || w.nft.held == nil {
+			t.Errorf("within the time: %v, held %v", err, w.nft.held != nil)
+		}
+		w.watchdog(t, "the ID of another change") // ends at once
+		if w.nft.held == nil {
+			t.Error("taken back by a process of another change")
+		}
+	})
+}
+
+// A second change inside the time: the policy to go back to is the one of before the first.
+func TestSecondChangeInsideTheTime(t *testing.T) {
+	t.Run("with a confirmation of its own", func(t *testing.T) {
+		inNamespace(t, func(w *world) {
+			w.put(t, 80)
+			before := w.rules()
+			first := w.confirm(t, 81)
+			w.pass(30 * time.Second)
+			second := w.confirm(t, 82)
+			w.pass(40 * time.Second)
+			w.watchdog(t, first)
+			if p := w.state(t).Pending; p == nil || p.ID != second {
+				t.Errorf("pending %+v after the first one's time, want the second", p)
+			}
+			w.pass(40 * time.Second)
+			w.watchdog(t, second)
+			if !slices.Equal(before, w.rules()) {
+				t.Error("the policy of before the first is not back")
+			}
+		})
+	})
+	t.Run("without", func(t *testing.T) {
+		inNamespace(t, func(w *world) {
+			w.put(t, 80)
+			before := w.rules()
+			id := w.confirm(t, 81)
+			if r := w.put(t, 82); r.Pending == nil {
+				t.Error("the result doesn't say that a confirmation is waited for")
+			}
+			w.pass(time.Minute)
+			w.watchdog(t, id)
+			if !slices.Equal(before, w.rules()) {
+				t.Error("the policy of before the first is not back")
+			}
+		})
+	})
+	t.Run("the same policy, with more time", func(t *testing.T) {
+		inNamespace(t, func(w *world) {
+			first := w.confirm(t, 81)
+			w.pass(50 * time.Second)
+			if second := w.confirm(t, 81); second == first {
+				t.Error("the time was not extended")
+			}
+		})
+	})
+	t.Run("after it", func(t *testing.T) {
+		inNamespace(t, func(w *world) {
+			w.put(t, 80)
+			w.confirm(t, 81)
+			w.dead = true
+			w.pass(time.Hour)
+			w.nft.log = nil
+			r := w.put(t, 82)
+			if r.Pending != nil || len(r.Notices) != 1 || !strings.Contains(r.Notices[0], "taken back first") {
+				t.Errorf("result %+v", r)
+			}
+			if got := strings.Join(w.nft.log, " "); got != "commit commit" {
+				t.Errorf("kernel changed by %q, want the undo and the new policy", got)
+			}
+		})
+	})
+}
+
+func TestRebootInsideTheTime(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		before := w.rules()
+		w.confirm(t, 81)
+		w.reboot()
+		if s, err := w.Status(t.Context()); err != nil || s.Pending == nil || !s.Pending.Overdue {
+			t.Errorf("status %+v, %v", s, err)
+		}
+		_, err := w.Confirm(t.Context(), 0)
+		if err == nil || !slices.Equal(before, w.rules()) {
+			t.Errorf("%v, want the policy of before in force", err)
+		}
+		if u := w.state(t).Undone; u == nil || !strings.Contains(u.Why, "booted") {
+			t.Errorf("undone: %+v", u)
+		}
+	})
+}
+
+func TestKilledProcessIsStartedAgain(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.confirm(t, 81)
+		w.dead = true
+		if s, err := w.Status(t.Context()); err != nil || s.Pending == nil || s.Pending.Alive {
+			t.Errorf("status %+v, %v", s, err)
+		}
+		r := w.mustApply(t, w.options())
+		if len(w.watchdogs) != 2 || w.watchdogs[0] != w.watchdogs[1] || len(r.Notices) != 1 {
+			t.Errorf("processes %v, notices %v", w.watchdogs, r.Notices)
+		}
+	})
+}
+
+func TestStopCancelsTheConfirmation(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		id := w.confirm(t, 81)
+		if s, err := w.Stop(t.Context(), 0); err != nil || !s.Cancelled {
+			t.Errorf("%+v, %v", s, err)
+		}
+		w.pass(time.Hour)
+		w.watchdog(t, id)
+		if w.nft.held != nil {
+			t.Error("a policy came back after stop")
+		}
+	})
+}
+
+func TestFailedChangeIsNotPending(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		state := w.state(t)
+		o := w.options()
+		o.Confirm = time.Minute
+		w.write(t, 81)
+		w.nft.fail["commit"] = errors.New("boom")
+		if _, err := w.Apply(t.Context(), o); err == nil || w.state(t) != state {
+			t.Errorf("%v, state %+v, want %+v", err, w.state(t), state)
+		}
+		delete(w.nft.fail, "commit")
+		start := w.Watchdog
+		w.Watchdog = func(string) (int, error) { return 0, errors.New("no more processes") }
+		if _, err := w.Apply(t.Context(), o); err == nil || w.state(t) != state || !strings.Contains(err.Error(), "no more processes") {
+			t.Errorf("%v, state %+v, want %+v", err, w.state(t), state)
+		}
+		w.Watchdog = start
+	})
+}
+
+// The record to go back to is damaged: then quaywall's rules go, for somebody may be locked out.
+func TestUndoWithADamagedRecord(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		id := w.confirm(t, 81)
+		base := w.state(t).Pending.Base
+		if err := os.WriteFile(filepath.Join(w.Store.Dir(), "records", base), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		w.watchdog(t, id)
+		if w.nft.held != nil {
+			t.Error("the unconfirmed policy is still in force")
+		}
+	})
+}
+
+// A full disk: apply refuses before it changes anything, stop works all the same.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	fill := func(dir string) {
+		for i := 0; ; i++ {
+			if os.WriteFile(filepath.Join(dir, "fill"+string(rune('a'+i%26))+strings.Repeat("x", i/26)), make([]byte, 4096), 0o600) != nil {
+				return
+			}
+		}
+	}
+	disk.Run(t, 256<<10, func(dir string) {
+		netns.Run(t, func() {
+			w.Store = store.Open(filepath.Join(dir, "state"))
+			w.write(t, 80)
+			if _, err := w.Apply(t.Context(), w.options()); err != nil {
+				t.Error("with space: ", err)
+				return
+			}
+			fill(dir)
+			before := w.rules()
+			w.write(t, 80, 443)
+			for _, confirm := range []time.Duration{0, time.Minute} {
+				o := w.options()
+				o.Confirm = confirm
+				_, err := w.Apply(t.Context(), o)
+				var failed *apply.FailedError
+				if !errors.As(err, &failed) || failed.Left != "nothing was changed" || !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("apply on a full disk: %v", err)
+				}
+				if !slices.Equal(before, w.rules()) {
+					t.Error("the kernel was changed")
+				}
+			}
+			s, err := w.Stop(t.Context(), 0)
+			if err != nil || len(s.Removed) != 1 || w.nft.held != nil {
+				t.Errorf("stop on a full disk: %+v, %v", s, err)
+			}
+			if state, err := w.Store.State(); err != nil || state.Current != "" {
+				t.Errorf("state %+v, %v", state, err)
+			}
+		})
+	})
+}

@@ -1,0 +1,123 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"quaywall/internal/diag"
+	"quaywall/internal/guard"
+	"quaywall/internal/kernel"
+	"quaywall/internal/policy"
+)
+
+// InvalidError is a policy that can't be put in force on this host. Nothing was changed.
+type InvalidError struct {
+	File    string
+	List    diag.List // errors and warnings
+	Sources policy.Sources
+}
+
+func (e *InvalidError) Error() string { return e.List.Error() }
+
+// RefusedError is a change that was refused for safety. Nothing was changed.
+type RefusedError struct {
+	Cuts    []guard.Cut // the ways in that the policy would cut
+	Because string      // why every live connection counts as a way in; "" where the way in is known
+	Err     error       // why the way in can't be told; then Cuts is empty
+}
+
+func (e *RefusedError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("refused, since it can't be told whether the policy would lock you out: %v", e.Err)
+	}
+	lines := []string{"refused, since the policy would cut the way in:"}
+	if e.Because != "" {
+		lines[0] = "refused, since the policy would cut connections that may be the way in (" + e.Because + "):"
+	}
+	for _, c := range e.Cuts {
+		lines = append(lines, "  "+c.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Next is what to do about it.
+func (e *RefusedError) Next() string {
+	return "keep the way in open, or use --allow-lockout where you have another one"
+}
+
+// FailedError is a change that failed.
+type FailedError struct {
+	Doing string // "putting the policy in force"
+	Err   error
+	Left  string // what is in force now, a sentence without a full stop
+	Next  string // what to do, a sentence without a full stop; "" where there is nothing to say
+}
+
+func (e *FailedError) Error() string { return fmt.Sprintf("%s: %v; %s", e.Doing, e.Err, e.Left) }
+
+func (e *FailedError) Unwrap() error { return e.Err }
+
+const nothingChanged = "nothing was changed"
+
+// failed is the failure of a step before anything was changed. Errors that say it all go through as they are.
+func (h *Host) failed(doing string, err error) error {
+	var invalid *InvalidError
+	var refused *RefusedError
+	var failed *FailedError
+	if err == nil || errors.As(err, &invalid) || errors.As(err, &refused) || errors.As(err, &failed) {
+		return err
+	}
+	return &FailedError{Doing: doing, Err: h.withPayload(err), Left: nothingChanged}
+}
+
+// withPayload writes a refused payload into a file that the error then names.
+func (h *Host) withPayload(err error) error {
+	var refused *kernel.PayloadError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	name := fmt.Sprintf("refused-%s-%s.txt", refused.Backend, h.Now().UTC().Format("20060102T150405Z"))
+	for _, dir := range []string{h.RunDir, h.Store.Dir(), os.TempDir()} {
+		path := filepath.Join(dir, name)
+		if writeOnce(path, refused.Numbered()) == nil {
+			return fmt.Errorf("%w (the payload with numbered lines is in %s)", err, path)
+		}
+	}
+	return fmt.Errorf("%w (no folder could take the payload)", err)
+}
+
+// writeOnce makes a file that isn't there yet: in the folder for temporary files somebody else may have left a link.
+func writeOnce(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// mismatch is a kernel that doesn't hold what was put into it.
+func mismatch(expected, got *kernel.Listing) error {
+	d := Compare(expected, got)
+	const shown = 20
+	lines := strings.Split(strings.TrimSuffix(d.String(), "\n"), "\n")
+	if n := len(lines); n > shown {
+		lines = append(lines[:shown], fmt.Sprintf("… and %d lines more", n-shown))
+	}
+	return fmt.Errorf("the kernel does not hold what was put into it (- missing, + too much):\n%s", strings.Join(lines, "\n"))
+}
+
+// noRoot is what every command that talks to the kernel needs.
+var errNoRoot = errors.New("this needs root (CAP_NET_ADMIN)")
+
+// age is a duration as a person says it.
+func age(d time.Duration) string { return d.Round(time.Second).String() }

@@ -1,0 +1,90 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"quaywall/internal/diag"
+	"quaywall/internal/guard"
+	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+)
+
+// Plan is what Apply would do.
+type Plan struct {
+	File       string           `json:"file"` // "" for the built-in default policy
+	Hash       string           `json:"hash"`
+	Backend    string           `json:"backend"`
+	Why        string           `json:"why"`     // why this backend
+	Changed    bool             `json:"changed"` // something would change in the kernel
+	Difference Difference       `json:"difference"`
+	Replaces   []string         `json:"replaces,omitempty"` // other backends whose rules would be taken out
+	Rules      []string         `json:"rules"`              // all that would be in force, in the backend's words
+	Cuts       []guard.Cut      `json:"cuts,omitempty"`     // ways in that Apply would refuse to cut
+	Blind      string           `json:"blind,omitempty"`    // why the ways in are not known; Apply would refuse
+	PickUp     time.Time        `json:"pick_up,omitzero"`
+	Docker     inventory.Docker `json:"docker"`
+	Warnings   diag.List        `json:"warnings,omitempty"`
+	Notices    []string         `json:"notices,omitempty"`
+	Steps      []Step           `json:"steps"`
+	Sources    policy.Sources   `json:"-"`
+}
+
+// Plan does everything that Apply does before it changes anything, and changes nothing. It takes no lock: what it tells
+// may be old a moment later.
+func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
+	const doing = "finding out what would change"
+	if err := checkPrivilege(); err != nil {
+		return nil, h.failed(doing, err)
+	}
+	c := &change{host: h, opts: o, ns: here()}
+	defer c.ns.close()
+	err := c.readState(false)
+	if err == nil {
+		err = c.prepare(ctx)
+	}
+	if err != nil {
+		return nil, h.failed(doing, err)
+	}
+	r := c.result()
+	p := &Plan{
+		File: r.File, Hash: r.Hash, Backend: r.Backend, Why: r.Why, Changed: r.Changed, Difference: r.Difference,
+		Replaces: r.Replaced, Rules: c.expected.Rules, Cuts: c.cuts, PickUp: r.PickUp, Docker: r.Docker,
+		Warnings: r.Warnings, Notices: r.Notices, Steps: r.Steps, Sources: r.Sources,
+	}
+	if c.blind != nil {
+		p.Blind = c.blind.Error()
+	}
+	return p, nil
+}
+
+// WriteText writes the plan for a person.
+func (p *Plan) WriteText(w io.Writer) {
+	fmt.Fprintf(w, "policy   %s\nbackend  %s (%s)\n", policyName(p.File, p.Hash), p.Backend, p.Why)
+	for _, b := range p.Replaces {
+		fmt.Fprintf(w, "         the rules that %s holds would be taken out\n", b)
+	}
+	if !p.Changed {
+		fmt.Fprintln(w, "nothing would change")
+	}
+	fmt.Fprint(w, p.Difference.String())
+	for _, cut := range p.Cuts {
+		fmt.Fprintf(w, "apply would refuse: %v\n", cut)
+	}
+	if p.Blind != "" {
+		fmt.Fprintf(w, "apply would refuse: %s\n", p.Blind)
+	}
+}
+
+// policyName is a policy in one line.
+func policyName(file, hash string) string {
+	if file == "" {
+		file = "the built-in default"
+	}
+	if hash == "" {
+		return file
+	}
+	return fmt.Sprintf("%s (%.12s)", file, hash)
+}

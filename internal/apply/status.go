@@ -1,0 +1,234 @@
+package apply
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"quaywall/internal/inventory"
+	"quaywall/internal/kernel"
+	"quaywall/internal/store"
+)
+
+// Status is what is in force on a host.
+type Status struct {
+	InForce  bool             `json:"in_force"`          // read from the kernel now
+	Backend  string           `json:"backend,omitempty"` // that holds it
+	Since    time.Time        `json:"since,omitzero"`    // zero where that is not recorded
+	File     string           `json:"file,omitempty"`    // "" with Since: the built-in default policy
+	Hash     string           `json:"hash,omitempty"`
+	PickUp   time.Time        `json:"pick_up,omitzero"`
+	Drift    *Difference      `json:"drift,omitempty"`  // what the kernel lacks of what is recorded, and has beside it; nil where they agree
+	Others   []string         `json:"others,omitempty"` // further backends that hold something of quaywall's
+	Sets     []SetStatus      `json:"sets,omitempty"`
+	Counters []Counter        `json:"counters,omitempty"`
+	Docker   inventory.Docker `json:"docker"`
+	Pending  *PendingStatus   `json:"pending,omitempty"`
+	Undone   *store.Undone    `json:"undone,omitempty"`
+	Notices  []string         `json:"notices,omitempty"`
+}
+
+// SetStatus is a set or map in the kernel.
+type SetStatus struct {
+	Name     string `json:"name"`
+	Elements int    `json:"elements"`
+}
+
+// Counter is how many packets a line of the policy decided on.
+type Counter struct {
+	Line    string `json:"line"` // "policy.yaml:12", "default"
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// HasDrift tells whether the kernel holds something else than was put into it.
+func (s *Status) HasDrift() bool { return s.Drift != nil || len(s.Others) > 0 }
+
+// Status reads what is in force from the kernel. It changes nothing, and takes no lock.
+func (h *Host) Status(ctx context.Context) (*Status, error) {
+	const doing = "reading what is in force"
+	if err := checkPrivilege(); err != nil {
+		return nil, h.failed(doing, err)
+	}
+	c := &change{host: h, ns: here()}
+	defer c.ns.close()
+	if err := c.readState(false); err != nil {
+		return nil, h.failed(doing, err)
+	}
+	docker := make(chan inventory.Docker, 1)
+	go func() { docker <- c.docker(ctx) }()
+	readings := h.readAll(ctx, c.ns)
+	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Docker: <-docker}
+	if err := c.describe(s, readings); err != nil {
+		return nil, h.failed(doing, err)
+	}
+	s.Notices = c.notices
+	return s, nil
+}
+
+// docker is what is known of the engine. That nothing is known of the host is told like an engine's problem.
+func (c *change) docker(ctx context.Context) inventory.Docker {
+	var inv *inventory.Inventory
+	err := c.ns.run(func() (err error) { inv, err = c.host.Inventory(ctx); return err })
+	if err != nil {
+		return inventory.Docker{Problem: err.Error()}
+	}
+	return inv.Docker
+}
+
+// describe tells what the readings and the record mean together.
+func (c *change) describe(s *Status, readings []reading) error {
+	for _, r := range readings {
+		switch {
+		case r.err != nil && (c.record == nil || c.record.Backend == r.backend.Name()):
+			return fmt.Errorf("reading what %s holds: %w", r.backend.Name(), r.err)
+		case r.err != nil:
+			c.note("it could not be read whether %s holds rules of quaywall's as well: %v", r.backend.Name(), r.err)
+		}
+	}
+	held := slices.DeleteFunc(slices.Clone(readings), func(r reading) bool { return !r.holds() })
+	// The recorded backend first: what others hold beside it is drift.
+	slices.SortStableFunc(held, func(a, b reading) int { return cmp.Compare(c.rank(a), c.rank(b)) })
+	live := &kernel.Listing{}
+	for i, r := range held {
+		if i > 0 {
+			s.Others = append(s.Others, r.backend.Name())
+			continue
+		}
+		live = r.listing
+		s.InForce, s.Backend, s.Sets, s.Counters = true, r.backend.Name(), setStatus(live), counters(live)
+	}
+	c.compare(s, live)
+	return nil
+}
+
+func (c *change) rank(r reading) int {
+	if c.record != nil && c.record.Backend == r.backend.Name() {
+		return 0
+	}
+	return 1
+}
+
+// compare adds what the record says. What is in force by another backend than the recorded one is told by the notice.
+func (c *change) compare(s *Status, live *kernel.Listing) {
+	r := c.record
+	switch {
+	case r == nil && s.InForce:
+		c.note("what is in force is not recorded in %s", c.host.Store.Dir())
+		return
+	case r == nil:
+		return
+	case !s.InForce && r.Boot != c.host.Boot:
+		c.note("the host was booted since %s was put in force, and nothing was since", policyName(r.File, r.Hash))
+	case !s.InForce:
+		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", policyName(r.File, r.Hash))
+	}
+	s.File, s.Hash, s.Since, s.PickUp = r.File, r.Hash, r.When, r.PickUp
+	if s.InForce && s.Backend != r.Backend {
+		c.note("%s was put in force by %s, but %s holds rules of quaywall's", policyName(r.File, r.Hash), r.Backend, s.Backend)
+	}
+	if d := Compare(&r.Listing, live); !d.None() {
+		s.Drift = &d
+	}
+}
+
+func setStatus(l *kernel.Listing) []SetStatus {
+	all := make([]SetStatus, 0, len(l.Sets))
+	for name, s := range l.Sets {
+		all = append(all, SetStatus{name, s.Elements})
+	}
+	slices.SortFunc(all, func(a, b SetStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+func counters(l *kernel.Listing) []Counter {
+	all := make([]Counter, 0, len(l.Counters))
+	for line, n := range l.Counters {
+		all = append(all, Counter{line, n.Packets, n.Bytes})
+	}
+	slices.SortFunc(all, func(a, b Counter) int { return compareLines(a.Line, b.Line) })
+	return all
+}
+
+// compareLines orders FILE:LINE by file, then by number.
+func compareLines(a, b string) int {
+	fileA, lineA := splitLine(a)
+	fileB, lineB := splitLine(b)
+	return cmp.Or(cmp.Compare(fileA, fileB), cmp.Compare(lineA, lineB))
+}
+
+func splitLine(s string) (file string, line int) {
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i] == ':' {
+			fmt.Sscanf(s[i+1:], "%d", &line)
+			return s[:i], line
+		}
+	}
+	return s, 0
+}
+
+// WriteText writes the status for a person.
+func (s *Status) WriteText(w io.Writer) {
+	fmt.Fprintln(w, s.headline())
+	if s.Pending != nil {
+		fmt.Fprintln(w, s.Pending.String())
+	}
+	if s.Undone != nil {
+		fmt.Fprintf(w, "taken back   %s at %s: %s\n", policyName(s.Undone.File, s.Undone.Hash), s.Undone.When.Format(time.DateTime), s.Undone.Why)
+	}
+	for _, b := range s.Others {
+		fmt.Fprintf(w, "also         %s holds rules of quaywall's as well: apply again to mend it\n", b)
+	}
+	if s.Drift != nil {
+		fmt.Fprintf(w, "drift        the kernel does not hold what was put into it (- missing, + too much): apply again to mend it\n%s", s.Drift)
+	}
+	fmt.Fprintln(w, "docker       "+dockerLine(s.Docker))
+	for _, set := range s.Sets {
+		fmt.Fprintf(w, "set          %-24s %d elements\n", set.Name, set.Elements)
+	}
+	for _, c := range s.Counters {
+		fmt.Fprintf(w, "packets      %-24s %12d packets %15d bytes\n", c.Line, c.Packets, c.Bytes)
+	}
+	for _, n := range s.Notices {
+		fmt.Fprintf(w, "note         %s\n", n)
+	}
+}
+
+func (s *Status) headline() string {
+	switch {
+	case !s.InForce:
+		return "not in force"
+	case s.Since.IsZero():
+		return "in force     by " + s.Backend
+	}
+	return fmt.Sprintf("in force     %s, by %s, since %s", policyName(s.File, s.Hash), s.Backend, s.Since.Format(time.DateTime))
+}
+
+// String is the pending change in a line.
+func (p *PendingStatus) String() string {
+	back := "the policy of before comes back"
+	if p.Removes {
+		back = "quaywall's rules are taken out"
+	}
+	switch {
+	case p.Overdue:
+		return fmt.Sprintf("unconfirmed  since %s, and the process that should have taken it back is gone: quaywall apply, confirm or stop sees to it",
+			p.Until.Format(time.DateTime))
+	case !p.Alive:
+		return fmt.Sprintf("unconfirmed  %d s left, but the process that would take it back is gone: quaywall apply or confirm", p.SecsLeft)
+	}
+	return fmt.Sprintf("unconfirmed  %s in %d s: quaywall confirm keeps the policy", back, p.SecsLeft)
+}
+
+func dockerLine(d inventory.Docker) string {
+	switch {
+	case d.Reachable:
+		return "answers, version " + d.Version
+	case d.Problem != "":
+		return "does not answer: " + d.Problem
+	}
+	return "none here"
+}

@@ -21,9 +21,9 @@ type Inventory struct {
 
 // Docker is what is known of the engine.
 type Docker struct {
-	Reachable bool   // its API answered; without it Networks come from interface names and Published is empty
-	Version   string // "20.10.24"; "" where it did not answer
-	Problem   string // why it did not answer, a sentence for a person; "" where it did, or where there is no Docker
+	Reachable bool   `json:"reachable"`         // its API answered; without it Networks come from interface names and Published is empty
+	Version   string `json:"version,omitempty"` // "20.10.24"; "" where it did not answer
+	Problem   string `json:"problem,omitempty"` // why it did not answer, a sentence for a person; "" where it did, or where there is no Docker
 }
 
 // Interface is a network interface of the host.

@@ -44,7 +44,7 @@ func (b *Backend) fill(ctx context.Context, sets []render.Set) (before []string,
 	}
 	for _, name := range before {
 		if strings.HasPrefix(name, render.TempPrefix) {
-			if err := destroy(ctx, name); err != nil {
+			if err := destroy(ctx, name, time.Now().Add(patience)); err != nil {
 				return nil, err
 			}
 		}
@@ -103,28 +103,49 @@ func (b *Backend) setRefusal(s *render.Set, replace bool, err error) error {
 	return out
 }
 
-// destroyBut destroys quaywall's sets but some.
+// destroyBut destroys quaywall's sets but some, and but those that the rules of the other variant use.
 func (b *Backend) destroyBut(ctx context.Context, keep []string) error {
 	now, err := ownSets(ctx)
 	if err != nil {
 		return err
 	}
-	for _, name := range now {
-		if !slices.Contains(keep, name) {
-			if err := destroy(ctx, name); err != nil {
-				return err
-			}
+	doomed := slices.DeleteFunc(now, func(name string) bool { return slices.Contains(keep, name) })
+	if len(doomed) == 0 {
+		return nil
+	}
+	used := b.usedByTwin(ctx)
+	until := time.Now().Add(patience)
+	for _, name := range doomed {
+		if used[name] {
+			continue
+		}
+		if err := destroy(ctx, name, until); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// patience is how long a set that no rule uses any more may still be in use.
+// usedByTwin are the sets that the rules of the other variant use. What can't be read is taken for none: then a set in
+// use is only tried in vain.
+func (b *Backend) usedByTwin(ctx context.Context) map[string]bool {
+	twin := New(NFT, Options{})
+	if b.variant == NFT {
+		twin = New(Legacy, Options{})
+	}
+	s, err := twin.tables(ctx)
+	if err != nil {
+		return nil
+	}
+	return usedSets(append(s.lines(ruleset.IPv4), s.lines(ruleset.IPv6)...))
+}
+
+// patience is how long sets that no rule uses any more may still be in use.
 const patience = 2 * time.Second
 
 // destroy destroys a set. One that stays in use is left for the next commit: it does no harm.
-func destroy(ctx context.Context, name string) error {
-	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+func destroy(ctx context.Context, name string, until time.Time) error {
+	for ; ; time.Sleep(5 * time.Millisecond) {
 		err := ipset(ctx, nil, io.Discard, "destroy", name)
 		switch {
 		case err == nil || noSet(err):

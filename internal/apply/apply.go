@@ -16,20 +16,22 @@ import (
 
 // Result is what Apply did.
 type Result struct {
-	File       string           `json:"file"` // "" for the built-in default policy
-	Hash       string           `json:"hash"`
-	Backend    string           `json:"backend"`
-	Why        string           `json:"why"`     // why this backend
-	Changed    bool             `json:"changed"` // false: the kernel held just this already
-	Difference Difference       `json:"difference"`
-	Replaced   []string         `json:"replaced,omitempty"` // other backends whose rules were taken out
-	PickUp     time.Time        `json:"pick_up,omitzero"`
-	Docker     inventory.Docker `json:"docker"`
-	Pending    *PendingStatus   `json:"pending,omitempty"`
-	Warnings   diag.List        `json:"warnings,omitempty"`
-	Notices    []string         `json:"notices,omitempty"` // sentences without a full stop
-	Steps      []Step           `json:"steps"`
-	Sources    policy.Sources   `json:"-"` // for Warnings.Format
+	File       string               `json:"file"` // "" for the built-in default policy
+	Hash       string               `json:"hash"`
+	Backend    string               `json:"backend"`
+	Why        string               `json:"why"`     // why this backend
+	Changed    bool                 `json:"changed"` // false: the kernel held just this already
+	Difference Difference           `json:"difference"`
+	Replaced   []string             `json:"replaced,omitempty"` // other backends whose rules were taken out
+	PickUp     time.Time            `json:"pick_up,omitzero"`
+	Docker     inventory.Docker     `json:"docker"`
+	Pending    *PendingStatus       `json:"pending,omitempty"`
+	Warnings   diag.List            `json:"warnings,omitempty"`
+	Notices    []string             `json:"notices,omitempty"` // sentences without a full stop
+	Steps      []Step               `json:"steps"`
+	Sources    policy.Sources       `json:"-"` // for Warnings.Format
+	Policy     *policy.Policy       `json:"-"`
+	Inventory  *inventory.Inventory `json:"-"`
 }
 
 // Apply puts a policy in force. With the context ended it stops before anything is changed; once the kernel is being
@@ -244,7 +246,7 @@ func (c *change) result() *Result {
 	r := &Result{
 		File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(), Why: c.why, Changed: !c.unchanged(),
 		Difference: c.difference(), PickUp: c.pickUp, Docker: c.inv.Docker, Pending: c.host.pendingStatus(c.state),
-		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources,
+		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources, Policy: c.policy, Inventory: c.inv,
 	}
 	for _, stray := range c.strays() {
 		r.Replaced = append(r.Replaced, stray.backend.Name())

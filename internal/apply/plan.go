@@ -14,22 +14,24 @@ import (
 
 // Plan is what Apply would do.
 type Plan struct {
-	File       string           `json:"file"` // "" for the built-in default policy
-	Hash       string           `json:"hash"`
-	Backend    string           `json:"backend"`
-	Why        string           `json:"why"`     // why this backend
-	Changed    bool             `json:"changed"` // something would change in the kernel
-	Difference Difference       `json:"difference"`
-	Replaces   []string         `json:"replaces,omitempty"` // other backends whose rules would be taken out
-	Rules      []string         `json:"rules"`              // all that would be in force, in the backend's words
-	Cuts       []guard.Cut      `json:"cuts,omitempty"`     // ways in that Apply would refuse to cut
-	Blind      string           `json:"blind,omitempty"`    // why the ways in are not known; Apply would refuse
-	PickUp     time.Time        `json:"pick_up,omitzero"`
-	Docker     inventory.Docker `json:"docker"`
-	Warnings   diag.List        `json:"warnings,omitempty"`
-	Notices    []string         `json:"notices,omitempty"`
-	Steps      []Step           `json:"steps"`
-	Sources    policy.Sources   `json:"-"`
+	File       string               `json:"file"` // "" for the built-in default policy
+	Hash       string               `json:"hash"`
+	Backend    string               `json:"backend"`
+	Why        string               `json:"why"`     // why this backend
+	Changed    bool                 `json:"changed"` // something would change in the kernel
+	Difference Difference           `json:"difference"`
+	Replaces   []string             `json:"replaces,omitempty"` // other backends whose rules would be taken out
+	Rules      []string             `json:"rules"`              // all that would be in force, in the backend's words
+	Cuts       []guard.Cut          `json:"cuts,omitempty"`     // ways in that Apply would refuse to cut
+	Blind      string               `json:"blind,omitempty"`    // why the ways in are not known; Apply would refuse
+	PickUp     time.Time            `json:"pick_up,omitzero"`
+	Docker     inventory.Docker     `json:"docker"`
+	Warnings   diag.List            `json:"warnings,omitempty"`
+	Notices    []string             `json:"notices,omitempty"`
+	Steps      []Step               `json:"steps"`
+	Sources    policy.Sources       `json:"-"`
+	Policy     *policy.Policy       `json:"-"`
+	Inventory  *inventory.Inventory `json:"-"`
 }
 
 // Plan does everything that Apply does before it changes anything, and changes nothing. It takes no lock: what it tells
@@ -52,7 +54,7 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 	p := &Plan{
 		File: r.File, Hash: r.Hash, Backend: r.Backend, Why: r.Why, Changed: r.Changed, Difference: r.Difference,
 		Replaces: r.Replaced, Rules: c.expected.Rules, Cuts: c.cuts, PickUp: r.PickUp, Docker: r.Docker,
-		Warnings: r.Warnings, Notices: r.Notices, Steps: r.Steps, Sources: r.Sources,
+		Warnings: r.Warnings, Notices: r.Notices, Steps: r.Steps, Sources: r.Sources, Policy: r.Policy, Inventory: r.Inventory,
 	}
 	if c.blind != nil {
 		p.Blind = c.blind.Error()

@@ -27,6 +27,7 @@ func run() int {
 	defer stop()
 	return cli.Run(ctx, cli.Env{
 		Version:   version,
+		Program:   os.Args[0],
 		Stdin:     os.Stdin,
 		Stdout:    os.Stdout,
 		Stderr:    os.Stderr,

@@ -17,8 +17,19 @@ type badPolicy struct {
 	want []string
 }
 
-// rules is a policy with one rule.
-func rules(rule string) string { return "version: 1\ninbound:\n  - " + rule + "\n" }
+// put puts the policy and what goes with it into a folder.
+func (p badPolicy) put(t *testing.T, dir string) {
+	t.Helper()
+	if p.make != nil {
+		p.make(t, dir)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "policy.yaml")); err != nil {
+		write(t, dir, "policy.yaml", p.text)
+	}
+}
+
+// ruled is a policy with one rule.
+func ruled(rule string) string { return "version: 1\ninbound:\n  - " + rule + "\n" }
 
 func badPolicies() []badPolicy {
 	return []badPolicy{
@@ -40,13 +51,13 @@ func badPolicies() []badPolicy {
 		{name: "a hundred thousand brackets", text: "version: 1\nsets: {a: " + strings.Repeat("[", 100000), want: []string{"policy.yaml:2:"}},
 		{name: "a key twice", text: "version: 1\ninbound: []\ninbound: []\n", want: []string{"policy.yaml:3:1", "inbound"}},
 		{name: "a tab", text: "version: 1\ninbound:\n\t- allow: ssh\n", want: []string{"policy.yaml:3:1", "tab"}},
-		{name: "port 0", text: rules("allow: 0/tcp"), want: []string{"policy.yaml:3:12", "port 0 is out of range"}},
-		{name: "port 70000", text: rules("allow: 70000"), want: []string{"policy.yaml:3:12", "port 70000 is out of range"}},
-		{name: "a prefix with host bits", text: rules("{allow: ssh, from: 192.0.2.1/24}"), want: []string{"policy.yaml:3:", "192.0.2.0/24"}},
-		{name: "a range over two families", text: rules(`{allow: ssh, from: "192.0.2.1-2001:db8::1"}`), want: []string{"policy.yaml:3:", "famil"}},
-		{name: "an unknown set", text: rules("{allow: ssh, from: offfice}") + "sets: {office: [192.0.2.1]}\n",
+		{name: "port 0", text: ruled("allow: 0/tcp"), want: []string{"policy.yaml:3:12", "port 0 is out of range"}},
+		{name: "port 70000", text: ruled("allow: 70000"), want: []string{"policy.yaml:3:12", "port 70000 is out of range"}},
+		{name: "a prefix with host bits", text: ruled("{allow: ssh, from: 192.0.2.1/24}"), want: []string{"policy.yaml:3:", "192.0.2.0/24"}},
+		{name: "a range over two families", text: ruled(`{allow: ssh, from: "192.0.2.1-2001:db8::1"}`), want: []string{"policy.yaml:3:", "famil"}},
+		{name: "an unknown set", text: ruled("{allow: ssh, from: offfice}") + "sets: {office: [192.0.2.1]}\n",
 			want: []string{"policy.yaml:3:", `did you mean "office"?`}},
-		{name: "an unknown key", text: rules("{allow: ssh, form: 192.0.2.1}"), want: []string{"policy.yaml:3:", `did you mean "from"?`}},
+		{name: "an unknown key", text: ruled("{allow: ssh, form: 192.0.2.1}"), want: []string{"policy.yaml:3:", `did you mean "from"?`}},
 		{name: "it includes itself", text: "version: 1\ninclude: [policy.yaml]\n", want: []string{"policy.yaml:2:", "includes itself"}},
 		{name: "a loop of includes", text: "version: 1\ninclude: [a.yaml]\n",
 			make: func(t *testing.T, dir string) { write(t, dir, "a.yaml", "include: [policy.yaml]\n") },
@@ -54,7 +65,7 @@ func badPolicies() []badPolicy {
 		{name: "a set file that is not there", text: "version: 1\nsets: {friends: {file: friends.txt}}\n", want: []string{"policy.yaml:2:", "friends.txt"}},
 		{name: "a bad line in a long set file", text: "version: 1\nsets: {friends: {file: friends.txt}}\n", make: longSetFile,
 			want: []string{"friends.txt:3:1", "10.0.0.256"}},
-		{name: "what comes later", text: rules("{allow: ssh, container: web}"), want: []string{"policy.yaml:3:", "container"}},
+		{name: "what comes later", text: ruled("{allow: ssh, container: web}"), want: []string{"policy.yaml:3:", "container"}},
 	}
 }
 
@@ -92,12 +103,7 @@ func TestBadInput(t *testing.T) {
 	for _, test := range badPolicies() {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
-			if test.make != nil {
-				test.make(t, dir)
-			}
-			if _, err := os.Lstat(filepath.Join(dir, "policy.yaml")); err != nil {
-				write(t, dir, "policy.yaml", test.text)
-			}
+			test.put(t, dir)
 			r := run(t, dir, "check", "policy.yaml")
 			r.expect(t, 2, nil, append(test.want, "nothing was changed"))
 			if len(r.stderr) > 16<<10 {

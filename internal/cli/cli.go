@@ -23,6 +23,7 @@ import (
 // Env is the world outside of the process.
 type Env struct {
 	Version              string
+	Program              string // how the program was called; "" is quaywall
 	Stdin                io.Reader
 	Stdout, Stderr       io.Writer
 	StdoutTTY, StderrTTY bool // a person is looking
@@ -99,8 +100,17 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
-	root.AddCommand(a.initCommand(), a.checkCommand(), a.servicesCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.stopCommand(),
+		a.statusCommand(), a.servicesCommand(), a.versionCommand(), a.completionCommand(), a.undoCommand())
 	return root
+}
+
+// program is how this program was called.
+func (a *app) program() string {
+	if a.env.Program == "" {
+		return "quaywall"
+	}
+	return a.env.Program
 }
 
 // noCommand refuses a word that is no command; a near miss is named.

@@ -35,6 +35,7 @@ type failure struct {
 	err    error  // what went wrong; nil where the answer itself has told
 	next   string // what to do next, a sentence without a full stop
 	list   diag.List
+	cuts   []CutAnswer
 	source func(file string) []byte // the texts that list is about; nil where there are none
 }
 
@@ -96,25 +97,27 @@ func (a *app) report(err error) int {
 	return f.status
 }
 
-// errorAnswer is what an error is in JSON.
-type errorAnswer struct {
-	Error errorBody `json:"error"`
+// ErrorAnswer is what an error is in JSON, on standard error.
+type ErrorAnswer struct {
+	Error ErrorBody `json:"error"`
 }
 
-type errorBody struct {
-	Status      int       `json:"exit_status"`
-	Doing       string    `json:"doing,omitempty"`
-	Message     string    `json:"message"`
-	Next        string    `json:"next,omitempty"`
-	Diagnostics diag.List `json:"diagnostics,omitempty"`
+// ErrorBody is what went wrong.
+type ErrorBody struct {
+	Status      int         `json:"exit_status"`
+	Doing       string      `json:"doing,omitempty"` // what was being done
+	Message     string      `json:"message"`
+	Next        string      `json:"next,omitempty"` // what to do
+	Diagnostics diag.List   `json:"diagnostics,omitempty"`
+	Cuts        []CutAnswer `json:"cuts,omitempty"` // ways in that the policy would cut
 }
 
 func (a *app) reportJSON(f *failure) {
-	body := errorBody{Status: f.status, Doing: f.doing, Next: f.next, Diagnostics: f.list}
+	body := ErrorBody{Status: f.status, Doing: f.doing, Next: f.next, Diagnostics: f.list, Cuts: f.cuts}
 	if f.err != nil {
 		body.Message = f.err.Error()
 	}
-	writeJSON(a.env.Stderr, errorAnswer{Error: body})
+	writeJSON(a.env.Stderr, ErrorAnswer{Error: body})
 }
 
 func (a *app) reportText(f *failure) {

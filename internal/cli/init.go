@@ -71,7 +71,7 @@ func (a *app) init(ctx context.Context, minimal bool) error {
 		if v.Because != "" {
 			fmt.Fprintf(w, "%s: %s, so every live connection counts\n", s.warn("the way you came in is not known"), v.Because)
 		}
-		fmt.Fprintf(w, "Read it, then: %s\n", s.strong("quaywall apply --confirm 60s"+a.policyFlag()))
+		fmt.Fprintf(w, "Read it, then: %s\n", s.strong(a.program()+" apply --confirm 60s"+a.policyFlag()))
 	})
 	return nil
 }
@@ -94,6 +94,7 @@ func (a *app) firstPolicy(ctx context.Context, minimal bool) (InitAnswer, string
 	if err != nil {
 		return InitAnswer{}, "", err
 	}
+	guard.Name(found.Ways)
 	v := InitAnswer{File: a.opts.policy, Kept: keptLines(found.Ways), Offered: []string{}, Because: found.Because}
 	if !minimal {
 		if v.Offered, err = offeredLines(inv); err != nil {

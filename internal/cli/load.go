@@ -29,13 +29,13 @@ func (a *app) load() (loaded, error) {
 	}
 	p, sources, list := policy.Load(files.Host{}, a.opts.policy)
 	if list.HasErrors() {
-		return loaded{}, &failure{status: Usage, err: invalid(a.opts.policy, list), list: list, source: sources.Text}
+		return loaded{}, &failure{status: Usage, err: invalidPolicy(a.opts.policy, list), list: list, source: sources.Text}
 	}
 	return loaded{p, sources, list}, nil
 }
 
-// invalid sums up what is wrong with a policy.
-func invalid(file string, list diag.List) error {
+// invalidPolicy sums up what is wrong with a policy.
+func invalidPolicy(file string, list diag.List) error {
 	errs := 0
 	for _, d := range list {
 		if d.Severity == diag.Error {

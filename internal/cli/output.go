@@ -101,6 +101,17 @@ func plain(texts ...string) []cell {
 	return row
 }
 
+// facts are rows of a name and what there is to say of it. What has nothing to say is left out.
+func facts(s style, pairs ...string) [][]cell {
+	var rows [][]cell
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			rows = append(rows, []cell{{pairs[i], s.faint}, {pairs[i+1], nil}})
+		}
+	}
+	return rows
+}
+
 // quoted shows a word that somebody typed, safe for a terminal.
 func quoted(s string) string { return strconv.Quote(s) }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +18,27 @@ import (
 // program is the built program: what a person runs is what is tested.
 var program string
 
+// listenVar makes the test program listen on the TCP addresses that it names, until its standard input ends.
+const listenVar = "QUAYWALL_TEST_LISTEN"
+
 func TestMain(m *testing.M) {
+	if at := os.Getenv(listenVar); at != "" {
+		os.Exit(serve(strings.Fields(at)))
+	}
 	os.Exit(build(m))
+}
+
+// serve is a daemon. A test that listened itself would be an ancestor of the program, and what it listens on a way in.
+func serve(addrs []string) int {
+	for _, at := range addrs {
+		if _, err := net.Listen("tcp", at); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
 }
 
 func build(m *testing.M) int {
@@ -45,7 +66,14 @@ type ran struct {
 // run runs the program in a folder. Its environment is the test's, but with no word about quaywall and Docker.
 func run(t *testing.T, dir string, args ...string) ran {
 	t.Helper()
+	return runAs(t, dir, func(*exec.Cmd) {}, args...)
+}
+
+// runAs is run with something changed about the process.
+func runAs(t *testing.T, dir string, change func(*exec.Cmd), args ...string) ran {
+	t.Helper()
 	cmd := exec.Command(program, args...)
+	change(cmd)
 	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TERM=xterm",

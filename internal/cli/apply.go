@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/exposure"
+	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+)
+
+const applyLong = `Puts the policy in force, in one step: no packet is judged by half a policy, and live connections that it allows go on.
+Before anything changes the policy is checked, tried in a scratch network namespace, and asked whether it would cut the
+way by which you came in; if so, apply refuses. Afterwards the kernel is read and compared. Applying twice changes nothing.
+
+With --confirm, the change is taken back after that time unless "quaywall confirm" follows, also when the terminal is
+gone by then.
+
+Without a policy file the built-in default is used: SSH and ping come in, everything goes out. start and restart are the
+same command: a restart is one apply, never a stop and a start.`
+
+// ApplyAnswer is what "apply --json" says.
+type ApplyAnswer struct {
+	*apply.Result
+	Reachable []Reach  `json:"reachable"` // what listens, and who may reach it now
+	Unjudged  []string `json:"unjudged"`  // interfaces that the policy trusts
+}
+
+type applyFlags struct {
+	confirm      time.Duration
+	wait         time.Duration
+	dryRun       bool
+	allowLockout bool
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	var f applyFlags
+	cmd := &cobra.Command{
+		Use:     "apply [FILE]",
+		Aliases: []string{"start", "restart"},
+		Short:   "put the policy in force",
+		Long:    applyLong,
+		Example: lines("quaywall apply", "quaywall apply --confirm 60s", "quaywall apply --dry-run policy.yaml"),
+		Args:    arguments(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a.opts.takePolicy(args)
+			if f.confirm < 0 || cmd.Flags().Changed("confirm") && f.confirm < time.Second {
+				return misusedf(cmd, "--confirm %v: use a second or more, as in --confirm 60s", f.confirm)
+			}
+			if f.dryRun {
+				return a.dryRun(cmd.Context())
+			}
+			return a.apply(cmd.Context(), f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&f.confirm, "confirm", 0, "take the change back unless it is confirmed within this `TIME`, as in 60s")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "do all but change anything, and show what would change")
+	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on where the policy cuts the way you came in")
+	waitFlag(cmd, &f.wait)
+	return cmd
+}
+
+func (a *app) apply(ctx context.Context, f applyFlags) error {
+	o := a.applyOptions()
+	o.Confirm, o.Wait, o.AllowLockout = f.confirm, f.wait, f.allowLockout
+	start := time.Now()
+	r, err := a.host().Apply(ctx, o)
+	took := time.Since(start)
+	if err != nil {
+		return a.explained(err)
+	}
+	a.settled()
+	v := ApplyAnswer{Result: r, Reachable: a.reachable(r.Policy, r.Inventory), Unjudged: r.Policy.Trusted}
+	a.answer(v, func(w io.Writer, s style) {
+		a.diagnostics(r.Warnings, r.Sources.Text)
+		a.notices(r.Notices)
+		a.showApplied(w, s, r, took)
+		showReachable(w, s, "What can be reached now:", v.Reachable, v.Unjudged)
+		a.showPending(w, s, r.Pending)
+	})
+	return nil
+}
+
+// reachable is what listens on this host and who may reach it. That sockets can't be listed is no reason to call an
+// apply failed: it is told, and the table is empty.
+func (a *app) reachable(p *policy.Policy, inv *inventory.Inventory) []Reach {
+	all, err := endpoints(inv)
+	if err != nil {
+		a.notices([]string{"it can't be told what is reachable: " + err.Error()})
+		return []Reach{}
+	}
+	return reach(p, exposure.Rows(p, inv, all))
+}
+
+// notices tells sentences that are no errors.
+func (a *app) notices(all []string) {
+	if a.opts.json {
+		return
+	}
+	for _, n := range all {
+		fmt.Fprintf(a.env.Stderr, "%s %s\n", a.onStderr().warn("note:"), n)
+	}
+}
+
+func (a *app) showApplied(w io.Writer, s style, r *apply.Result, took time.Duration) {
+	table(w, facts(s, "policy", policyName(r.File, r.Hash)+": "+s.good("in force"), "backend", r.Backend+": "+r.Why,
+		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r), "time", took.Round(time.Millisecond).String()))
+}
+
+// changeLine sums up what changed.
+func changeLine(r *apply.Result) string {
+	if !r.Changed {
+		return "none, it was in force already"
+	}
+	parts := differenceParts(r.Difference)
+	for _, b := range r.Replaced {
+		parts = append(parts, "the rules that "+b+" held were taken out")
+	}
+	return strings.Join(parts, ", ")
+}
+
+func differenceParts(d apply.Difference) []string {
+	var parts []string
+	if n := len(d.Added); n > 0 {
+		parts = append(parts, count(n, "rule")+" added")
+	}
+	if n := len(d.Missing); n > 0 {
+		parts = append(parts, count(n, "rule")+" removed")
+	}
+	if d.Reordered {
+		parts = append(parts, "rules in another order")
+	}
+	if n := len(d.Sets); n > 0 {
+		parts = append(parts, count(n, "set")+" changed")
+	}
+	return parts
+}
+
+// policyName is a policy in a few words.
+func policyName(file, hash string) string {
+	if file == "" {
+		return "the built-in default"
+	}
+	if hash == "" {
+		return file
+	}
+	return fmt.Sprintf("%s (%.12s)", file, hash)
+}
+
+func dockerLine(d inventory.Docker) string {
+	switch {
+	case d.Reachable:
+		return d.Version
+	case d.Problem != "":
+		return "does not answer: " + d.Problem
+	}
+	return "none here"
+}
+
+// dockerMissing says what can't be known without Docker's answer, and what can.
+func dockerMissing(d inventory.Docker) string {
+	if d.Problem == "" {
+		return ""
+	}
+	return "the policy holds for containers all the same; only what rules say of published ports and networks is not known"
+}
+
+func showReachable(w io.Writer, s style, head string, all []Reach, trusted []string) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", s.strong(head))
+	writeReach(w, s, all)
+	if len(trusted) > 0 {
+		fmt.Fprintf(w, "  Not judged at all is what comes in by %s, which the policy trusts.\n", strings.Join(trusted, ", "))
+	}
+}
+
+// showPending tells how to keep a change.
+func (a *app) showPending(w io.Writer, s style, p *apply.PendingStatus) {
+	if p == nil {
+		return
+	}
+	back := "the policy of before comes back"
+	if p.Removes {
+		back = "everything is taken out again"
+	}
+	fmt.Fprintf(w, "\n%s Open another connection to this host to see that you can. To keep the policy, run within %d s:\n\n    %s confirm\n\nor %s at %s.\n",
+		s.strong("Not confirmed yet."), p.SecsLeft, a.program(), back, p.Until.Format(time.TimeOnly))
+}

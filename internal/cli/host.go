@@ -1,0 +1,79 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/guard"
+)
+
+// host is the host that commands steer, with the steps told as the flags and the terminal ask for.
+func (a *app) host() *apply.Host {
+	h := apply.Local(apply.Config{StateDir: a.opts.stateDir, RunDir: a.opts.runDir, DockerHost: a.opts.dockerHost})
+	switch {
+	case a.opts.verbose:
+		h.OnStep = func(step string) { fmt.Fprintln(a.env.Stderr, step) }
+	case a.env.StderrTTY && !a.opts.json:
+		h.OnStep = func(step string) { fmt.Fprintf(a.env.Stderr, "\r\x1b[K%s …", step) }
+	}
+	return h
+}
+
+// settled takes the line of progress away.
+func (a *app) settled() {
+	if a.env.StderrTTY && !a.opts.json && !a.opts.verbose {
+		fmt.Fprint(a.env.Stderr, "\r\x1b[K")
+	}
+}
+
+// defaultWait is how long a command waits for another quaywall.
+const defaultWait = 10 * time.Second
+
+func waitFlag(cmd *cobra.Command, wait *time.Duration) {
+	cmd.Flags().DurationVar(wait, "wait", defaultWait, "how long to wait for another quaywall that is changing this host")
+}
+
+// applyOptions are the options that plan and apply share.
+func (a *app) applyOptions() apply.Options {
+	return apply.Options{Policy: a.opts.policy, Given: a.opts.policyGiven, Backend: a.opts.backend}
+}
+
+// explained turns an error of package apply into the failure that a person sees.
+func (a *app) explained(err error) error {
+	a.settled()
+	var invalid *apply.InvalidError
+	var refused *apply.RefusedError
+	var failed *apply.FailedError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &invalid):
+		return &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List), list: invalid.List, source: invalid.Sources.Text}
+	case errors.As(err, &refused):
+		return &failure{status: Refused, err: refused, next: refused.Next(), cuts: cutAnswers(refused.Cuts)}
+	case errors.As(err, &failed):
+		return &failure{status: Failed, doing: failed.Doing, err: fmt.Errorf("%w; %s", failed.Err, failed.Left), next: failed.Next}
+	}
+	return err
+}
+
+// CutAnswer is a way in that a policy would cut.
+type CutAnswer struct {
+	Text       string `json:"text"`
+	Section    string `json:"section"`
+	PolicyLine string `json:"policy_line"`     // that cuts it; "" for what always holds
+	Add        string `json:"add,omitempty"`   // the line that would keep it open
+	Above      string `json:"above,omitempty"` // the policy line that Add has to stand above; "" for anywhere in the section
+}
+
+func cutAnswers(cuts []guard.Cut) []CutAnswer {
+	all := make([]CutAnswer, len(cuts))
+	for i, c := range cuts {
+		all[i] = CutAnswer{c.String(), c.Section.String(), c.Origin, c.Add, c.Above}
+	}
+	return all
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"quaywall/internal/apply"
+)
+
+const planLong = `Shows what apply would change: the rules and sets that would come and go, what could be reached then, and whether apply
+would refuse. Nothing is changed. With --exit-code the status is 4 where something would change.`
+
+// PlanAnswer is what "plan --json" and "apply --dry-run --json" say.
+type PlanAnswer struct {
+	*apply.Plan
+	Cuts      []CutAnswer `json:"cuts,omitempty"` // ways in that apply would refuse to cut
+	Reachable []Reach     `json:"reachable"`      // what listens, and who could reach it then
+	Unjudged  []string    `json:"unjudged"`       // interfaces that the policy trusts
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var exitCode bool
+	cmd := &cobra.Command{
+		Use:     "plan [FILE]",
+		Short:   "show what apply would change",
+		Long:    planLong,
+		Example: lines("quaywall plan", "quaywall plan --exit-code policy.yaml"),
+		Args:    arguments(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a.opts.takePolicy(args)
+			p, err := a.plan(cmd.Context())
+			if err == nil && exitCode && p.Changed {
+				err = differences()
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with status 4 where something would change")
+	return cmd
+}
+
+func (a *app) plan(ctx context.Context) (*apply.Plan, error) {
+	p, err := a.host().Plan(ctx, a.applyOptions())
+	if err != nil {
+		return nil, a.explained(err)
+	}
+	a.settled()
+	v := PlanAnswer{Plan: p, Cuts: cutAnswers(p.Cuts), Reachable: a.reachable(p.Policy, p.Inventory), Unjudged: p.Policy.Trusted}
+	a.answer(v, func(w io.Writer, s style) {
+		a.diagnostics(p.Warnings, p.Sources.Text)
+		a.notices(p.Notices)
+		a.showPlan(w, s, p)
+		showReachable(w, s, "What could be reached then:", v.Reachable, v.Unjudged)
+		showRefusal(w, s, p)
+	})
+	return p, nil
+}
+
+// showPlan shows the rules that come and go. Where all of them come they are a listing and no difference, and shown on
+// demand.
+func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
+	change := "none"
+	if p.Changed {
+		change = strings.Join(differenceParts(p.Difference), ", ")
+	}
+	first := len(p.Difference.Missing) == 0 && len(p.Difference.Added) == len(p.Rules)
+	if first && !a.opts.verbose {
+		change += ": nothing is in force now (--verbose lists them)"
+	}
+	table(w, facts(s, "policy", policyName(p.File, p.Hash), "backend", p.Backend+": "+p.Why,
+		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change))
+	if !first || a.opts.verbose {
+		writeDifference(w, s, p.Difference)
+	}
+	for _, b := range p.Replaces {
+		fmt.Fprintf(w, "%s\n", s.bad("- all that "+b+" holds of quaywall's"))
+	}
+}
+
+// writeDifference shows what goes, what comes and what changes.
+func writeDifference(w io.Writer, s style, d apply.Difference) {
+	text := d.String()
+	if text == "" {
+		return
+	}
+	fmt.Fprintln(w)
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "+"):
+			line = s.good(line)
+		case strings.HasPrefix(line, "-"):
+			line = s.bad(line)
+		case strings.HasPrefix(line, "~"):
+			line = s.warn(line)
+		}
+		fmt.Fprintln(w, line)
+	}
+}
+
+func showRefusal(w io.Writer, s style, p *apply.Plan) {
+	for _, c := range p.Cuts {
+		fmt.Fprintf(w, "\n%s %v\n", s.bad("Apply would refuse:"), c)
+	}
+	if p.Blind != "" {
+		fmt.Fprintf(w, "\n%s it can't be told whether the policy would lock you out: %s\n", s.bad("Apply would refuse:"), p.Blind)
+	}
+}
+
+// dryRun is apply without its last step; what apply would refuse it refuses as well.
+func (a *app) dryRun(ctx context.Context) error {
+	p, err := a.plan(ctx)
+	if err != nil || len(p.Cuts) == 0 && p.Blind == "" {
+		return err
+	}
+	return &failure{status: Refused, err: errors.New("apply would refuse this policy; nothing was changed")}
+}

@@ -22,7 +22,7 @@ test: ## run all tests, in network namespaces of their own (root); as an ordinar
 lint: ## check form, suspicious code and generated files
 	@scripts/lint
 
-generate: ## write the man pages and docs/commands.md anew
+generate: ## write the man pages, docs/commands.md and docs/json.md anew
 	scripts/go run ./internal/docgen
 
 install: build ## install the program, man pages and completions below PREFIX (/usr/local)

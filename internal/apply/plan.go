@@ -22,7 +22,7 @@ type Plan struct {
 	Difference Difference           `json:"difference"`
 	Replaces   []string             `json:"replaces,omitempty"` // other backends whose rules would be taken out
 	Rules      []string             `json:"rules"`              // all that would be in force, in the backend's words
-	Cuts       []guard.Cut          `json:"cuts,omitempty"`     // ways in that Apply would refuse to cut
+	Cuts       []guard.Cut          `json:"-"`                  // ways in that Apply would refuse to cut
 	Blind      string               `json:"blind,omitempty"`    // why the ways in are not known; Apply would refuse
 	PickUp     time.Time            `json:"pick_up,omitzero"`
 	Docker     inventory.Docker     `json:"docker"`

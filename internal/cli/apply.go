@@ -28,8 +28,8 @@ same command: a restart is one apply, never a stop and a start.`
 // ApplyAnswer is what "apply --json" says.
 type ApplyAnswer struct {
 	*apply.Result
-	Reachable []Reach  `json:"reachable"` // what listens, and who may reach it now
-	Unjudged  []string `json:"unjudged"`  // interfaces that the policy trusts
+	Reachable []Reach  `json:"reachable"`          // what listens, and who may reach it now
+	Unjudged  []string `json:"unjudged,omitempty"` // interfaces that the policy trusts
 }
 
 type applyFlags struct {

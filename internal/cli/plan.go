@@ -18,9 +18,9 @@ would refuse. Nothing is changed. With --exit-code the status is 4 where somethi
 // PlanAnswer is what "plan --json" and "apply --dry-run --json" say.
 type PlanAnswer struct {
 	*apply.Plan
-	Cuts      []CutAnswer `json:"cuts,omitempty"` // ways in that apply would refuse to cut
-	Reachable []Reach     `json:"reachable"`      // what listens, and who could reach it then
-	Unjudged  []string    `json:"unjudged"`       // interfaces that the policy trusts
+	Cuts      []CutAnswer `json:"cuts,omitempty"`     // ways in that apply would refuse to cut
+	Reachable []Reach     `json:"reachable"`          // what listens, and who could reach it then
+	Unjudged  []string    `json:"unjudged,omitempty"` // interfaces that the policy trusts
 }
 
 func (a *app) planCommand() *cobra.Command {

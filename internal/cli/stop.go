@@ -27,6 +27,9 @@ func (a *app) stopCommand() *cobra.Command {
 			}
 			a.settled()
 			a.notices(done.Notices)
+			if done.Removed == nil {
+				done.Removed = []string{}
+			}
 			a.answer(done, func(w io.Writer, s style) {
 				if len(done.Removed) == 0 {
 					fmt.Fprintln(w, "nothing of quaywall's was in the kernel")

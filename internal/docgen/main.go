@@ -1,6 +1,7 @@
-// Command docgen writes what is generated from the commands' own help: the man pages, and docs/commands.md.
+// Command docgen writes what is generated: from the commands' own help the man pages and docs/commands.md, from the
+// declarations of the answers docs/json.md.
 //
-//	go run ./internal/docgen          # writes docs/man/*.8 and docs/commands.md
+//	go run ./internal/docgen          # writes docs/man/*.8, docs/commands.md and docs/json.md
 //	go run ./internal/docgen -check   # fails when one of them is not what it would write
 //
 // Be aware: it works from the top folder of the repository. A page of a command that is gone is deleted.
@@ -52,7 +53,11 @@ func run(check bool) error {
 
 // pages renders every file, by its path.
 func pages(root *cobra.Command) (map[string][]byte, error) {
-	files := map[string][]byte{"docs/commands.md": markdown(root)}
+	answers, err := jsonPage()
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{"docs/commands.md": markdown(root), "docs/json.md": answers}
 	for _, cmd := range commands(root) {
 		page, err := man(cmd)
 		if err != nil {

@@ -1,7 +1,7 @@
 // Package netset holds sets of addresses and of ports.
 //
 // A Set is an immutable set of IPv4 and IPv6 addresses, kept as sorted ranges that neither overlap nor touch, the two
-// families apart. Each operation takes time in proportion to the ranges of the sets, and 8 or 32 bytes for a range.
+// families apart. Each operation takes time in proportion to the ranges of the sets, or less, and 8 or 32 bytes a range.
 //
 // Be aware: an IPv4-mapped IPv6 address is unmapped when it is added, and zones are dropped.
 package netset
@@ -210,6 +210,9 @@ func (s Set) Subtract(o Set) Set { return Set{subtract(s.v4, o.v4), subtract(s.v
 
 // Intersect is what is in both sets.
 func (s Set) Intersect(o Set) Set { return Set{intersect(s.v4, o.v4), intersect(s.v6, o.v6)} }
+
+// Overlaps tells whether an address is in both sets.
+func (s Set) Overlaps(o Set) bool { return overlap(s.v4, o.v4) || overlap(s.v6, o.v6) }
 
 // Complement is every address of both families that is not in the set.
 func (s Set) Complement() Set { return All().Subtract(s) }

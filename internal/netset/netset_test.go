@@ -9,8 +9,13 @@ import (
 	"go4.org/netipx"
 )
 
-// randomRange is a small range at the beginning, in the middle or at the end of a family, so that ranges often meet.
+// randomRange is a small range at the beginning, in the middle or at the end of a family, so that ranges often meet, or
+// one of many in 10.0.0.0/21.
 func randomRange(r *rand.Rand) netipx.IPRange {
+	if r.IntN(3) == 0 {
+		first := num4(10<<24 | r.Uint32N(2048))
+		return netipx.IPRangeFrom(first.addr(), (first + num4(r.Uint32N(4))).addr())
+	}
 	bases := []string{"0.0.0.0", "10.0.0.0", "255.255.255.224", "::", "2001:db8::ffff:ffff:ffff:fff0",
 		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffe0"}
 	a := netip.MustParseAddr(bases[r.IntN(len(bases))])
@@ -28,7 +33,7 @@ func randomRange(r *rand.Rand) netipx.IPRange {
 func randomSets(t *testing.T, r *rand.Rand) (Set, *netipx.IPSet) {
 	var b Builder
 	var other netipx.IPSetBuilder
-	for range r.IntN(8) {
+	for range r.IntN([]int{8, 8, 8, 400}[r.IntN(4)]) {
 		x := randomRange(r)
 		b.Add(x)
 		other.AddRange(x)
@@ -71,6 +76,9 @@ func TestAgainstNetipx(t *testing.T) {
 			if !slices.Equal(c.got.Ranges(), c.want) {
 				t.Fatalf("round %d: %s of %v and %v: got %v, want %v", i, c.name, a, b, c.got, c.want)
 			}
+		}
+		if a.Overlaps(b) == a.Intersect(b).IsEmpty() {
+			t.Fatalf("round %d: Overlaps of %v and %v", i, a, b)
 		}
 		probe := randomRange(r)
 		if a.Contains(probe.From()) != oa.Contains(probe.From()) {

@@ -3,6 +3,7 @@ package netset
 import (
 	"cmp"
 	"encoding/binary"
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -119,26 +120,54 @@ func union[T number[T]](a, b []span[T]) []span[T] {
 	return out
 }
 
-func intersect[T number[T]](a, b []span[T]) []span[T] {
-	var out []span[T]
-	for len(a) > 0 && len(b) > 0 {
-		first, last := a[0].first, a[0].last
-		if b[0].first.compare(first) > 0 {
-			first = b[0].first
-		}
-		if b[0].last.compare(last) < 0 {
-			last = b[0].last
-		}
-		if first.compare(last) <= 0 {
-			out = append(out, span[T]{first, last})
-		}
-		if a[0].last.compare(b[0].last) < 0 {
-			a = a[1:]
-		} else {
-			b = b[1:]
+// behind gives the spans of a list that end at an address or behind it. It gallops: a few addresses are looked up in a
+// list of a million without going through it.
+func behind[T number[T]](list []span[T], a T) []span[T] {
+	step := 1
+	for step < len(list) && list[step-1].last.compare(a) < 0 {
+		step *= 2
+	}
+	from, to := step/2, min(step, len(list))
+	i, _ := slices.BinarySearchFunc(list[from:to], a, func(x span[T], a T) int { return x.last.compare(a) })
+	return list[from+i:]
+}
+
+// intersections goes through what two lists have in common.
+func intersections[T number[T]](a, b []span[T]) iter.Seq[span[T]] {
+	return func(yield func(span[T]) bool) {
+		for len(a) > 0 && len(b) > 0 {
+			if a[0].first.compare(b[0].first) < 0 {
+				a, b = b, a
+			}
+			if b = behind(b, a[0].first); len(b) == 0 {
+				return
+			}
+			x := a[0]
+			if b[0].first.compare(x.first) > 0 {
+				x.first = b[0].first
+			}
+			if b[0].last.compare(x.last) < 0 {
+				x.last = b[0].last
+			}
+			if x.first.compare(x.last) <= 0 && !yield(x) {
+				return
+			}
+			if a[0].last.compare(b[0].last) <= 0 {
+				a = a[1:]
+			} else {
+				b = b[1:]
+			}
 		}
 	}
-	return out
+}
+
+func intersect[T number[T]](a, b []span[T]) []span[T] { return slices.Collect(intersections(a, b)) }
+
+func overlap[T number[T]](a, b []span[T]) bool {
+	for range intersections(a, b) {
+		return true
+	}
+	return false
 }
 
 func subtract[T number[T]](a, b []span[T]) []span[T] {
@@ -147,9 +176,7 @@ func subtract[T number[T]](a, b []span[T]) []span[T] {
 	}
 	out := make([]span[T], 0, len(a))
 	for _, x := range a {
-		for len(b) > 0 && b[0].last.compare(x.first) < 0 {
-			b = b[1:]
-		}
+		b = behind(b, x.first)
 		out = cut(out, x, b)
 	}
 	return out

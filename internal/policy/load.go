@@ -136,6 +136,9 @@ func (l *loader) load(name string, text []byte) {
 			f.section(s.String(), func(n *tree.Node) { f.readRules(s, n) })
 		}
 	}
+	if !l.list.HasErrors() {
+		l.checkRules()
+	}
 }
 
 // parse reads the syntax of a file.

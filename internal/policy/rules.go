@@ -27,6 +27,8 @@ func (f *file) readRules(s Section, n *tree.Node) {
 		return
 	}
 	rules := [...]*[]Rule{&f.policy.Inbound, &f.policy.Egress, &f.policy.Outbound}[s]
+	*rules = slices.Grow(*rules, len(n.Items))
+	f.syntax[s] = slices.Grow(f.syntax[s], len(n.Items))
 	for i := range n.Items {
 		if f.enough() {
 			break

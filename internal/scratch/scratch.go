@@ -23,8 +23,15 @@ import (
 func Run(f func() error) error {
 	done := make(chan error)
 	go func() {
-		// The thread is never unlocked, so it ends with this goroutine: no other code can ever run in the namespace.
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The process's first thread can't be thrown away, and what it sees is what /proc/net shows to all of them.
+			// While it is held here, the function gets another one.
+			defer runtime.UnlockOSThread()
+			done <- Run(f)
+			return
+		}
+		// The thread is never unlocked, so it ends with this goroutine: no other code can ever run in the namespace.
 		if err := enter(); err != nil {
 			done <- err
 			return

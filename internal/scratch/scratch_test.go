@@ -67,6 +67,25 @@ func TestRunGivesTheError(t *testing.T) {
 	}
 }
 
+// onFirstThread tells whether Run, called on the first thread of the process, ran its function there.
+var onFirstThread bool
+
+// TestMain is where the first thread is at hand.
+func TestMain(m *testing.M) {
+	_ = scratch.Run(func() error { // without the right to make namespaces nothing is run
+		onFirstThread = unix.Gettid() == unix.Getpid()
+		return nil
+	})
+	os.Exit(m.Run())
+}
+
+// What the first thread of a process sees is what /proc/net shows, and that thread can't be thrown away.
+func TestFirstThreadStays(t *testing.T) {
+	if onFirstThread {
+		t.Error("the first thread was taken")
+	}
+}
+
 func TestThreadsAreThrownAway(t *testing.T) {
 	outside := namespace(t)
 	for range 50 {

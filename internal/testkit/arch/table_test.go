@@ -133,10 +133,10 @@ var impure = map[string]string{
 
 // allowedImpure are the exceptions from impure, by package and import, with the reason.
 var allowedImpure = map[[2]string]string{
-	{"internal/render/nft", "github.com/google/nftables"}:            "its types are the messages' form; no connection is opened",
-	{"internal/render/nft", "github.com/google/nftables/expr"}:       "its types are the messages' form",
-	{"internal/render/nft", "github.com/google/nftables/binaryutil"}: "byte order",
-	{"internal/render/nft", "golang.org/x/sys/unix"}:                 "constants of the netfilter protocol",
+	{"internal/render/nft", "github.com/google/nftables"}:          "its types are the messages' form; no connection is opened",
+	{"internal/render/nft", "github.com/google/nftables/expr"}:     "its types are the messages' form",
+	{"internal/render/nft", "github.com/google/nftables/userdata"}: "the form of comments",
+	{"internal/render/nft", "golang.org/x/sys/unix"}:               "constants of the netfilter protocol",
 }
 
 // clock are the functions of package time that leaf, data and pure packages may not call.

@@ -1,0 +1,204 @@
+// Package nft is the backend for nftables: it puts the compiler's table into the kernel by netlink, as one transaction,
+// and reads it back. The program nft is needed for hand-written rules alone.
+//
+//	backend := nft.New()
+//	err := backend.Commit(ctx, rs)
+//
+// The table is `inet quaywall`; hand-written rules have `inet quaywall_raw` for themselves. No other table is touched.
+//
+// Be aware: a set of more than 65,536 elements is not read element by element (the kernel takes time in the square of
+// their number): what was written with it is believed, and from Linux 6.17 on the kernel's count of its elements is
+// compared. So are the counters of such maps left out.
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"quaywall/internal/kernel"
+	render "quaywall/internal/render/nft"
+	"quaywall/internal/ruleset"
+)
+
+// tableName is the table of the compiler's rules, rawTable the one of hand-written ones.
+const (
+	tableName = "quaywall"
+	rawTable  = "quaywall_raw"
+)
+
+// Backend implements kernel.Backend. It has no state.
+type Backend struct{}
+
+// New gives the backend. Whether the host has what it needs is for Probe to say.
+func New() *Backend { return &Backend{} }
+
+// Name is "nft".
+func (*Backend) Name() string { return "nft" }
+
+// Read lists what of quaywall's is in the kernel.
+func (*Backend) Read(ctx context.Context) (*kernel.Listing, error) {
+	s, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	return s.listing(ctx)
+}
+
+func (s *socket) listing(ctx context.Context) (*kernel.Listing, error) {
+	l := &kernel.Listing{Sets: map[string]kernel.SetSummary{}, Counters: map[string]kernel.PacketCount{}}
+	for _, name := range []string{tableName, rawTable} {
+		st, err := s.readTable(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if st.table != nil {
+			l.Present = true
+			st.addTo(l)
+		}
+	}
+	return l, nil
+}
+
+// addTo adds a table to a listing. What belongs to hand-written rules carries their table's name.
+func (st *state) addTo(l *kernel.Listing) {
+	prefix := ""
+	if st.table.Name != tableName {
+		prefix = st.table.Name + " "
+	}
+	for _, line := range st.table.Lines() {
+		l.Rules = append(l.Rules, prefix+line)
+	}
+	for i := range st.table.Sets {
+		if set := &st.table.Sets[i]; set.Flags&unix.NFT_SET_EVAL == 0 {
+			l.Sets[prefix+set.Name] = summary(st.sets[set.Name])
+		}
+	}
+	if prefix == "" {
+		l.Counters = st.counts
+	}
+}
+
+func summary(s render.Summary) kernel.SetSummary {
+	return kernel.SetSummary{Elements: s.Elements, Digest: s.Text()}
+}
+
+// Commit replaces what is in force with this ruleset, in one transaction. Hand-written rules follow in a second one,
+// after they have been checked.
+func (b *Backend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
+	table, err := render.Render(rs)
+	if err != nil {
+		return err
+	}
+	raw, err := newRaw(rs.Raw.NFT)
+	if err != nil {
+		return err
+	}
+	if err := raw.check(ctx); err != nil {
+		return err
+	}
+	s, err := open()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.commit(ctx, table, raw); err != nil {
+		return err
+	}
+	return raw.load(ctx)
+}
+
+// commit puts a table in force. When somebody else changes rules after the table has been read, it is read again.
+func (s *socket) commit(ctx context.Context, table *render.Table, raw raw) error {
+	var err error
+	for try := range tries {
+		if err := pause(ctx, try); err != nil {
+			return err
+		}
+		var st *state
+		if st, err = s.readTable(ctx, table.Name); err != nil {
+			return err
+		}
+		var leftover bool
+		if leftover, err = s.exists(rawTable); err != nil {
+			return err
+		}
+		messages := render.Transaction(table, render.Live{Table: st.table, Sets: st.sets})
+		if leftover && raw.text == "" {
+			messages = followedBy(messages, render.DeleteTable(rawTable))
+		}
+		if err = s.transact(st.genID, messages); !errors.Is(err, unix.ERESTART) {
+			return explain(err, messages)
+		}
+	}
+	return fmt.Errorf("putting table inet %s in force: others keep changing rules: %w", table.Name, err)
+}
+
+func followedBy(messages iter.Seq2[render.Message, error], last render.Message) iter.Seq2[render.Message, error] {
+	return func(yield func(render.Message, error) bool) {
+		for m, err := range messages {
+			if !yield(m, err) {
+				return
+			}
+		}
+		yield(last, nil)
+	}
+}
+
+// explain tells which message was refused, by the text of all of them.
+func explain(err error, messages iter.Seq2[render.Message, error]) error {
+	var refused *refusedError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	var payload strings.Builder
+	for m, err := range messages {
+		if err != nil {
+			break
+		}
+		payload.WriteString(m.Text() + "\n")
+	}
+	return &kernel.PayloadError{Backend: "nft", Payload: payload.String(), Line: refused.message, Err: refused.refusal}
+}
+
+// Remove takes both tables out of the kernel.
+func (*Backend) Remove(context.Context) error {
+	s, err := open()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, name := range []string{tableName, rawTable} {
+		if err := s.remove(name); err != nil {
+			return fmt.Errorf("removing table inet %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// remove deletes a table, if it is there.
+func (s *socket) remove(name string) error {
+	there, err := s.exists(name)
+	if err != nil || !there {
+		return err
+	}
+	err = s.transact(0, func(yield func(render.Message, error) bool) { yield(render.DeleteTable(name), nil) })
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// exists tells whether there is a table of a name.
+func (s *socket) exists(name string) (bool, error) {
+	err := s.query(unix.NFT_MSG_GETTABLE, 0, render.TableQuery(name), func(byte, []byte) error { return nil })
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,127 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"quaywall/internal/kernel"
+	render "quaywall/internal/render/nft"
+	"quaywall/internal/ruleset"
+)
+
+// sample is how many elements of each set the preflight commits.
+const sample = 16
+
+// Preflight commits the ruleset with short sets, reads it back, and puts the summaries of the whole sets into the
+// listing.
+func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.Listing, error) {
+	if err := inScratch(); err != nil {
+		return nil, err
+	}
+	table, err := render.Render(rs)
+	if err != nil {
+		return nil, err
+	}
+	s, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	short := table.Cut(sample)
+	if err := s.commit(ctx, short, raw{}); err != nil {
+		return nil, err
+	}
+	before, err := s.listing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := compareSets(short, before); err != nil {
+		return nil, err
+	}
+	if err := s.tryRaw(ctx, rs.Raw.NFT, before); err != nil {
+		return nil, err
+	}
+	listing, err := s.listing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range table.Sets {
+		if set := &table.Sets[i]; set.Flags&unix.NFT_SET_EVAL == 0 {
+			listing.Sets[set.Name] = summary(set.Summarize())
+		}
+	}
+	return listing, nil
+}
+
+// inScratch refuses a namespace that leads anywhere: what is tried there would be in force.
+func inScratch() error {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("preflight: listing interfaces: %w", err)
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
+			return fmt.Errorf("preflight: this is no scratch network namespace, since %s is up in it: nothing was tried", i.Name)
+		}
+	}
+	return nil
+}
+
+// compareSets finds sets that the kernel keeps otherwise than they were rendered.
+func compareSets(table *render.Table, l *kernel.Listing) error {
+	for i := range table.Sets {
+		set := &table.Sets[i]
+		want := summary(set.Summarize())
+		if got, ok := l.Sets[set.Name]; set.Flags&unix.NFT_SET_EVAL == 0 && (!ok || got != want) {
+			return fmt.Errorf("preflight: the kernel took set %s and holds something else: %d elements, %d were sent",
+				set.Name, got.Elements, want.Elements)
+		}
+	}
+	return nil
+}
+
+// tryRaw loads hand-written rules into the scratch namespace, where nothing but quaywall's own is, and looks what they
+// did beside making their table.
+func (s *socket) tryRaw(ctx context.Context, text string, before *kernel.Listing) error {
+	raw, err := newRaw(text)
+	if err != nil || raw.text == "" {
+		return err
+	}
+	if err := raw.load(ctx); err != nil {
+		return err
+	}
+	tables, err := s.tables()
+	if err != nil {
+		return err
+	}
+	want := []string{"inet " + rawTable, "inet " + tableName}
+	if slices.Sort(tables); !slices.Equal(tables, want) {
+		return fmt.Errorf("the hand-written nft rules leave the tables %q, where %q are expected: %s", tables, want, rawAdvice)
+	}
+	st, err := s.readTable(ctx, tableName)
+	if err != nil {
+		return err
+	}
+	after := &kernel.Listing{Sets: map[string]kernel.SetSummary{}}
+	if st.addTo(after); !slices.Equal(before.Rules, after.Rules) {
+		return fmt.Errorf("the hand-written nft rules change table inet %s: %s", tableName, rawAdvice)
+	}
+	return nil
+}
+
+// tables lists all tables of the namespace.
+func (s *socket) tables() ([]string, error) {
+	var names []string
+	families := map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
+		unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge"}
+	err := s.queryFamily(unix.NFPROTO_UNSPEC, unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, nil, func(family byte, body []byte) error {
+		t, err := render.ParseTable(body)
+		names = append(names, families[family]+" "+t.Name)
+		return err
+	})
+	return names, err
+}

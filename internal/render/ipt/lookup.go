@@ -12,9 +12,10 @@ import (
 
 // How a map of ports is written depends on its size. Measured per packet: …
 const (
-	maxPortRules = 16 // as many elements are a rule each
+	fewPorts     = 16 // as many elements are a rule each
 	maxPortSets  = 4  // as many verdicts are a bitmap each
-	maxFanOut    = 16 // of a node of the tree
+	maxPortRules = 32 // as many elements are a rule each where there are more verdicts, and in a leaf of the tree
+	maxFanOut    = 8  // of the nodes above the leaves
 )
 
 // lookup adds the actions of a look-up. A rule that counts for a policy line counts before the look-up, for it counts what
@@ -137,12 +138,14 @@ func (b *body) portLookup(m *ruleset.Map, c *condition) ([]action, error) {
 		return nil, errors.New("ports are looked up without a protocol")
 	}
 	switch {
-	case len(m.Elements) <= maxPortRules || c.transportMatch() == "":
+	case len(m.Elements) <= fewPorts || c.transportMatch() == "":
 		return b.portRules(m, m.Elements)
 	case len(groups(m)) <= maxPortSets:
 		return b.setLookup(m, ruleset.DstPort, func(elements []*ruleset.Element) Set {
 			return Set{Kind: PortBits, Entries: portElements(elements)}
 		})
+	case len(m.Elements) <= maxPortRules:
+		return b.portRules(m, m.Elements)
 	}
 	tree, err := b.tree(m, c)
 	if err != nil {
@@ -197,10 +200,11 @@ func (b *body) tree(m *ruleset.Map, c *condition) (string, error) {
 	return root, err
 }
 
-// fanOut spreads elements evenly over as few levels as maxFanOut allows, which keeps the rules that a packet meets few.
+// fanOut spreads elements over as few levels above the leaves as maxFanOut allows, and evenly.
 func fanOut(elements int) int {
+	leaves := math.Ceil(float64(elements) / maxPortRules)
 	for levels := 1.0; ; levels++ {
-		if f := math.Ceil(math.Pow(float64(elements), 1/levels)); f <= maxFanOut {
+		if f := math.Ceil(math.Pow(leaves, 1/levels)); f <= maxFanOut {
 			return max(int(f), 2)
 		}
 	}
@@ -215,11 +219,12 @@ type treeBuilder struct {
 	nodes  int
 }
 
-// node writes the chain that decides among elements, sorted ones, and gives its name.
+// node writes the chain that decides among elements, sorted ones, and gives its name. Above the leaves a test for the upper
+// end is enough: lower ports have left by the rules before it, and every port has a leaf.
 func (t *treeBuilder) node(elements []ruleset.Element) (string, error) {
 	t.nodes++
 	ch := t.l.open(derivedName(chainName(t.m.Name), fmt.Sprintf("%s%d", t.key, t.nodes)))
-	if len(elements) <= t.fanOut {
+	if len(elements) <= maxPortRules {
 		actions, err := t.portRules(t.m, elements)
 		if err != nil {
 			return "", err
@@ -232,8 +237,11 @@ func (t *treeBuilder) node(elements []ruleset.Element) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		span := netset.Ports{First: part[0].Ports.First, Last: part[len(part)-1].Ports.Last}
-		branch := action{ports: &ruleset.PortMatch{Field: ruleset.DstPort, Ports: []netset.Ports{span}}, target: "-g " + child}
+		branch := action{target: "-g " + child}
+		if i < t.fanOut-1 {
+			upTo := netset.Ports{Last: part[len(part)-1].Ports.Last}
+			branch.ports = &ruleset.PortMatch{Field: ruleset.DstPort, Ports: []netset.Ports{upTo}}
+		}
 		if err := t.direct(ch, t.proto, outcome{actions: []action{branch}}); err != nil {
 			return "", err
 		}

@@ -3,11 +3,14 @@ package ipt
 import (
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"quaywall/internal/netset"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/sysexec"
 	"quaywall/internal/testkit/netns"
 )
 
@@ -72,5 +75,63 @@ func BenchmarkPortMap(b *testing.B) {
 				})
 			}
 		}
+	}
+}
+
+// setPolicy is a gate that drops packets of n sources.
+func setPolicy(n int) *ruleset.Ruleset {
+	var list netset.Builder
+	for i := range n {
+		list.AddAddr(netip.AddrFrom4([4]byte{10 + byte(i>>21), byte(i >> 13), byte(i >> 5), byte(i<<3) + 1}))
+	}
+	addrs, _ := list.Set()
+	return &ruleset.Ruleset{Tables: []ruleset.Table{{
+		Name: "quaywall",
+		Chains: []ruleset.Chain{{Name: "gate", Base: &ruleset.Base{Hook: ruleset.Prerouting, Priority: -149}, Rules: []ruleset.Rule{
+			{Matches: []ruleset.Match{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv4, Set: "banned-4"}}},
+		}}},
+		Sets: []ruleset.Set{{Name: "banned-4", Key: ruleset.Addr4, Addrs: addrs}},
+	}}}
+}
+
+// BenchmarkSet is the time of a commit with a large set, and of its reading, against "ipset restore" of the same entries.
+func BenchmarkSet(b *testing.B) {
+	for _, n := range []int{10, 10000, 100000, 1000000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			rs := setPolicy(n)
+			var plain strings.Builder
+			fmt.Fprintf(&plain, "create plain hash:net maxelem %d\n", n)
+			for _, p := range rs.Tables[0].Sets[0].Addrs.Prefixes() {
+				fmt.Fprintf(&plain, "add plain %s\n", p)
+			}
+			var ours, theirs, reading time.Duration
+			for range b.N {
+				netns.Run(b, func() {
+					start := time.Now()
+					if _, err := sysexec.Run(b.Context(), sysexec.Command{Path: "ipset", Args: []string{"restore"},
+						Stdin: strings.NewReader(plain.String())}); err != nil {
+						b.Fatal(err)
+					}
+					theirs += time.Since(start)
+				})
+				netns.Run(b, func() {
+					start := time.Now()
+					backend := New(NFT, Options{})
+					if err := backend.Commit(b.Context(), rs); err != nil {
+						b.Fatal(err)
+					}
+					ours += time.Since(start)
+					start = time.Now()
+					if _, err := backend.Read(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+					reading += time.Since(start)
+				})
+			}
+			b.ReportMetric(theirs.Seconds()*1000/float64(b.N), "ms/ipset-restore")
+			b.ReportMetric(ours.Seconds()*1000/float64(b.N), "ms/commit")
+			b.ReportMetric(reading.Seconds()*1000/float64(b.N), "ms/read")
+			b.ReportMetric(float64(ours)/float64(theirs), "ratio")
+		})
 	}
 }

@@ -87,7 +87,7 @@ func generation() (uint32, error) {
 		return 0, err
 	}
 	defer conn.Close()
-	answer, err := conn.Execute(nftMessage(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, netlink.Request, nil))
+	answer, err := conn.Execute(nfnetlinkMessage(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, netlink.Request, nil))
 	if err != nil {
 		return 0, err
 	}
@@ -116,7 +116,7 @@ func dropTable(f ruleset.Family, name string, generation uint32) error {
 	defer conn.Close()
 	const batchGenID = 1 // NFNL_BATCH_GENID
 	begin := batchMessage(unix.NFNL_MSG_BATCH_BEGIN, netlink.Attribute{Type: batchGenID, Data: binary.BigEndian.AppendUint32(nil, generation)})
-	drop := nftMessage(unix.NFT_MSG_DELTABLE, byte(nftFamily(f)), netlink.Request|netlink.Acknowledge,
+	drop := nfnetlinkMessage(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, byte(nftFamily(f)), netlink.Request|netlink.Acknowledge,
 		[]netlink.Attribute{{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(name), 0)}})
 	if _, err := conn.SendMessages([]netlink.Message{begin, drop, batchMessage(unix.NFNL_MSG_BATCH_END)}); err != nil {
 		return err
@@ -125,10 +125,10 @@ func dropTable(f ruleset.Family, name string, generation uint32) error {
 	return err
 }
 
-func nftMessage(kind uint16, family byte, flags netlink.HeaderFlags, attrs []netlink.Attribute) netlink.Message {
+func nfnetlinkMessage(kind uint16, family byte, flags netlink.HeaderFlags, attrs []netlink.Attribute) netlink.Message {
 	data, _ := netlink.MarshalAttributes(attrs) // fails only on attributes longer than 64 KiB
 	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: flags},
+		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: flags},
 		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
 	}
 }

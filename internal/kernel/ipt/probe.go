@@ -16,7 +16,6 @@ import (
 	"quaywall/internal/rate"
 	"quaywall/internal/ruleset"
 	"quaywall/internal/scratch"
-	"quaywall/internal/sysexec"
 )
 
 // oldest is the oldest iptables that is known to work.
@@ -49,9 +48,6 @@ func (b *Backend) probePrograms(ctx context.Context) error {
 			}
 			errs = append(errs, err)
 		}
-	}
-	if _, err := sysexec.Look("ipset"); err != nil {
-		errs = append(errs, fmt.Errorf("%w: install the package ipset", err))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%s can't be used here: %w", b.Name(), err)

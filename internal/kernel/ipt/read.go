@@ -24,20 +24,26 @@ func (b *Backend) Read(ctx context.Context) (*kernel.Listing, error) {
 		}
 	}
 	l.Present = len(l.Rules) > 0
-	return l, b.readSets(ctx, l)
+	return l, b.readSets(l)
 }
 
 // readSets adds the sets to a listing. A set that is left over, and in no rule's use, is no part of the policy.
-func (b *Backend) readSets(ctx context.Context, l *kernel.Listing) error {
-	if !l.Present {
+func (b *Backend) readSets(l *kernel.Listing) error {
+	used := usedSets(l.Rules)
+	if len(used) == 0 {
 		return nil
 	}
-	for name := range usedSets(l.Rules) {
-		c, err := readSet(ctx, name)
+	conn, err := dialIPSet()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for name := range used {
+		c, err := conn.read(name)
 		if err != nil {
 			return err
 		}
-		l.Sets[name] = kernel.SetSummary{Elements: c.Elements(), Digest: c.String()}
+		l.Sets[name] = c.summary()
 		addCounts(l.Counters, c.counters)
 	}
 	return nil
@@ -91,7 +97,7 @@ func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.L
 		return nil, err
 	}
 	for _, s := range whole.Sets {
-		l.Sets[s.Name] = kernel.SetSummary{Elements: s.Elements, Digest: s.Digest}
+		l.Sets[s.Name] = summary(&s)
 	}
 	l.Counters = map[string]kernel.PacketCount{}
 	return l, nil

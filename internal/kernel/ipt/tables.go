@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -22,9 +23,8 @@ var tableNames = []string{"mangle", "filter", "security"}
 
 // table is what quaywall has in a table of the kernel.
 type table struct {
-	render.Table // chains with their rules as the save program prints them
-	present      render.Present
-	counters     map[string]kernel.PacketCount
+	present  render.Present
+	counters map[string]kernel.PacketCount
 }
 
 // state is what quaywall has in the tables of both families.
@@ -43,11 +43,12 @@ func (s *state) present(f ruleset.Family) map[string]render.Present {
 // family is what a family had, as something that can be put back.
 func (s *state) family(f ruleset.Family) *render.Family {
 	family := render.EmptyFamily(f)
-	for to, t := range map[*render.Table]*table{
-		&family.Mangle: s.tables[f]["mangle"], &family.Filter: s.tables[f]["filter"], &family.Security: s.tables[f]["security"],
-	} {
-		if t != nil {
-			*to = t.Table
+	for _, to := range []*render.Table{&family.Mangle, &family.Filter, &family.Security} {
+		if t := s.tables[f][to.Name]; t != nil {
+			to.Chains = t.present.Chains
+			for _, j := range t.present.Jumps {
+				to.Jumps = append(to.Jumps, j.Jump)
+			}
 		}
 	}
 	return &family
@@ -75,7 +76,7 @@ func (s *state) lines(f ruleset.Family) []string {
 		for _, j := range t.present.Jumps {
 			all = append(all, fmt.Sprintf("%s-I %s %d %s", head, j.From, j.Position, j.Spec))
 		}
-		for _, c := range t.Chains {
+		for _, c := range t.present.Chains {
 			all = append(all, head+":"+c.Name)
 			for _, r := range c.Rules {
 				all = append(all, head+"-A "+c.Name+" "+r.Spec)
@@ -174,7 +175,7 @@ func (b *Backend) save(ctx context.Context, f ruleset.Family, name string) (*tab
 // parseSave reads what a save program prints about one table. Nothing less than the whole of it, from the name of the
 // table to COMMIT, is an answer.
 func parseSave(text []byte, name string) (*table, error) {
-	t := &table{Table: render.Table{Name: name}, counters: map[string]kernel.PacketCount{}}
+	t := &table{counters: map[string]kernel.PacketCount{}}
 	chains := map[string]*render.Chain{}
 	position := map[string]int{}
 	begun, ended := false, false
@@ -190,7 +191,6 @@ func parseSave(text []byte, name string) (*table, error) {
 			chain, _, _ := strings.Cut(line[1:], " ")
 			if strings.HasPrefix(chain, render.Prefix) {
 				chains[chain] = &render.Chain{Name: chain}
-				t.present.Chains = append(t.present.Chains, chain)
 			}
 		default:
 			if err := t.rule(line, chains, position); err != nil {
@@ -201,9 +201,8 @@ func parseSave(text []byte, name string) (*table, error) {
 	if !ended {
 		return nil, errors.New("the answer was cut short: what is there is not known")
 	}
-	slices.Sort(t.present.Chains)
-	for _, chain := range t.present.Chains {
-		t.Chains = append(t.Chains, *chains[chain])
+	for _, chain := range slices.Sorted(maps.Keys(chains)) {
+		t.present.Chains = append(t.present.Chains, *chains[chain])
 	}
 	return t, nil
 }
@@ -225,9 +224,8 @@ func (t *table) rule(line string, chains map[string]*render.Chain, position map[
 	}
 	position[chain]++
 	if strings.Contains(spec, render.Prefix) && render.LeadsToOwn(spec) {
-		jump := render.Jump{From: chain, Spec: spec}
-		t.Jumps = append(t.Jumps, jump)
-		t.present.Jumps = append(t.present.Jumps, render.PlacedJump{Jump: jump, Position: position[chain]})
+		jump := render.PlacedJump{Jump: render.Jump{From: chain, Spec: spec}, Position: position[chain]}
+		t.present.Jumps = append(t.present.Jumps, jump)
 	}
 	return nil
 }
@@ -246,4 +244,13 @@ func (t *table) count(packets, bytes, spec string) error {
 		addCount(t.counters, render.CommentOf(spec), kernel.PacketCount{Packets: p, Bytes: n})
 	}
 	return nil
+}
+
+func addCount(to map[string]kernel.PacketCount, comment string, count kernel.PacketCount) {
+	line := ruleset.ParseOrigin(comment).Line
+	if line == "" {
+		return
+	}
+	sum := to[line]
+	to[line] = kernel.PacketCount{Packets: sum.Packets + count.Packets, Bytes: sum.Bytes + count.Bytes}
 }

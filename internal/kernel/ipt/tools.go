@@ -138,15 +138,3 @@ func jumpMoved(err error) bool {
 	text := refused.Text()
 	return strings.HasPrefix(text, "-D ") || strings.HasPrefix(text, "-X ") || text == "COMMIT" && strings.Contains(refused.Err.Error(), "RULE_DELETE")
 }
-
-// noSet tells that ipset says there is no such set.
-func noSet(err error) bool {
-	var failed *sysexec.Error
-	return errors.As(err, &failed) && strings.Contains(failed.Stderr, "does not exist")
-}
-
-// setBusy tells that ipset says a set is in use. iptables-nft lets go of a set some time after its rules are gone.
-func setBusy(err error) bool {
-	var failed *sysexec.Error
-	return errors.As(err, &failed) && strings.Contains(failed.Stderr, "in use")
-}

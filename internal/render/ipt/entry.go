@@ -1,11 +1,9 @@
 package ipt
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
+	"fmt"
 	"net/netip"
-	"strconv"
 
 	"quaywall/internal/netset"
 )
@@ -19,77 +17,56 @@ type Entry struct {
 	Comment  string       // of sets that count
 }
 
-// appendText writes an entry as ipset reads it.
-func (e *Entry) appendText(b []byte, k Kind) []byte {
-	switch k {
-	case PortBits:
-		b = strconv.AppendUint(b, uint64(e.Ports.First), 10)
-		if e.Ports.Last != e.Ports.First {
-			b = append(b, '-')
-			b = strconv.AppendUint(b, uint64(e.Ports.Last), 10)
-		}
-	default:
-		if e.Net.IsSingleIP() {
-			b = e.Net.Addr().AppendTo(b)
-		} else {
-			b = e.Net.AppendTo(b)
-		}
-	}
-	if k == IfaceNets {
-		b = append(append(b, ','), e.Iface...)
-		if e.Wildcard {
-			b = append(b, " wildcard"...)
-		}
-	}
-	if e.Comment != "" {
-		b = append(append(append(b, ` comment "`...), e.Comment...), '"')
-	}
-	return b
-}
-
-// Digest is a summary of entries that doesn't depend on their order, for the kernel keeps none: the sum of their hashes,
-// lane by lane. The zero value is that of no entries.
+// Digest is a summary of entries that doesn't depend on their order, for the kernel keeps none: the sum of their hashes.
+// It tells content that differs by accident, not by design: who writes a policy has no need to deceive it. The zero value is
+// that of no entries.
 type Digest struct {
-	lanes [4]uint64
+	sum   [2]uint64
 	count int
-	buf   []byte
 }
 
 // Add takes an entry in. A range of ports counts as that many entries.
 func (d *Digest) Add(e Entry, k Kind) {
+	text := hashText(e.Iface, hashText(e.Comment, 0))
+	if e.Wildcard {
+		text++
+	}
 	if k != PortBits {
 		addr := e.Net.Addr().As16()
-		d.buf = append(append(d.buf[:0], addr[:]...), byte(e.Net.Bits()))
-		d.add(&e)
+		d.add(binary.BigEndian.Uint64(addr[:8]), binary.BigEndian.Uint64(addr[8:]), text+uint64(e.Net.Bits())<<1)
 		return
 	}
-	for p := int(e.Ports.First); p <= int(e.Ports.Last); p++ {
-		d.buf = binary.BigEndian.AppendUint16(d.buf[:0], uint16(p))
-		d.add(&e)
+	for p := uint64(e.Ports.First); p <= uint64(e.Ports.Last); p++ {
+		d.add(0, p, text)
 	}
 }
 
-func (d *Digest) add(e *Entry) {
-	d.buf = append(append(d.buf, e.Iface...), 0)
-	if e.Wildcard {
-		d.buf = append(d.buf, '*')
-	}
-	d.buf = append(append(d.buf, 0), e.Comment...)
-	sum := sha256.Sum256(d.buf)
-	for i := range d.lanes {
-		d.lanes[i] += binary.BigEndian.Uint64(sum[8*i:])
+func (d *Digest) add(a, b, c uint64) {
+	for i := range d.sum {
+		seed := uint64(i) * 0xc2b2ae3d27d4eb4f
+		d.sum[i] += mix(mix(mix(seed+a)+b) + c)
 	}
 	d.count++
+}
+
+// mix is a round of splitmix64: each bit of the result depends on each bit of x.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// hashText goes on with a hash; texts that follow each other are kept apart.
+func hashText(s string, h uint64) uint64 {
+	for i := range len(s) {
+		h = mix(h + uint64(s[i]) + 1)
+	}
+	return mix(h)
 }
 
 // Elements is how many entries were taken in.
 func (d *Digest) Elements() int { return d.count }
 
 // String is the digest in hex.
-func (d *Digest) String() string {
-	var b []byte
-	for _, l := range d.lanes {
-		b = binary.BigEndian.AppendUint64(b, l)
-	}
-	return hex.EncodeToString(b[:16])
-}
+func (d *Digest) String() string { return fmt.Sprintf("%016x%016x", d.sum[0], d.sum[1]) }

@@ -1,8 +1,8 @@
-// Package ipt turns a ruleset into what iptables-restore, ip6tables-restore and ipset read.
+// Package ipt turns a ruleset into payloads of iptables-restore and ip6tables-restore, and into the ipsets that these name.
 //
 //	rules, err := ipt.Render(rs)
-//	rules.IPv4.Payload(present)   // for iptables-restore --noflush
-//	rules.Sets[0].Restore(w, …)   // for ipset restore
+//	rules.IPv4.Payload(present)           // for iptables-restore --noflush
+//	for e := range rules.Sets[0].Entries  // what a set holds
 //
 // Everything is judged in table mangle, so that one restore for each family replaces the policy as a whole. Chains are
 // called QUAYWALL-… and base chains are reached by a jump that stands first in the chain of their hook. What a rule

@@ -8,7 +8,7 @@ import (
 
 // Present is what of quaywall's a table of the kernel holds.
 type Present struct {
-	Chains []string     // quaywall's chains
+	Chains []Chain      // quaywall's, sorted by name, with rules as the save programs print them
 	Jumps  []PlacedJump // rules of other chains that lead into them, in order
 }
 
@@ -32,19 +32,28 @@ func (f *Family) Payload(now map[string]Present) []byte {
 			t.write(&b, now[t.Name])
 		}
 	}
-	if len(f.Mangle.Chains) > 0 || !now[f.Mangle.Name].Empty() {
-		f.Mangle.write(&b, now[f.Mangle.Name])
-	}
+	f.Mangle.write(&b, now[f.Mangle.Name])
 	for _, t := range []*Table{&f.Filter, &f.Security} {
-		if len(t.Chains) == 0 && !now[t.Name].Empty() {
+		if len(t.Chains) == 0 {
 			t.write(&b, now[t.Name])
 		}
 	}
 	return b.Bytes()
 }
 
+// is tells whether the table holds what it shall. Rules that the save programs print in other words than those they were
+// written in count as different.
+func (t *Table) is(now Present) bool {
+	return t.inPlace(now.Jumps) && slices.EqualFunc(t.Chains, now.Chains, func(a, b Chain) bool {
+		return a.Name == b.Name && slices.Equal(a.Rules, b.Rules)
+	})
+}
+
 // write describes each chain from the beginning: naming a chain empties it. All of it takes effect at COMMIT.
 func (t *Table) write(b *bytes.Buffer, now Present) {
+	if t.is(now) {
+		return
+	}
 	line := func(words ...string) {
 		for i, w := range words {
 			if i > 0 {
@@ -60,9 +69,9 @@ func (t *Table) write(b *bytes.Buffer, now Present) {
 		line(":"+c.Name, "- [0:0]")
 		wanted[c.Name] = true
 	}
-	stale := slices.DeleteFunc(slices.Clone(now.Chains), func(name string) bool { return wanted[name] })
-	for _, name := range stale {
-		line(":"+name, "- [0:0]")
+	stale := slices.DeleteFunc(slices.Clone(now.Chains), func(c Chain) bool { return wanted[c.Name] })
+	for _, c := range stale {
+		line(":"+c.Name, "- [0:0]")
 	}
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
@@ -77,8 +86,8 @@ func (t *Table) write(b *bytes.Buffer, now Present) {
 			line("-I", j.From, j.Spec)
 		}
 	}
-	for _, name := range stale {
-		line("-X", name)
+	for _, c := range stale {
+		line("-X", c.Name)
 	}
 	line("COMMIT")
 }

@@ -1,9 +1,7 @@
 package ipt
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"iter"
 	"maps"
 	"math/bits"
@@ -73,48 +71,28 @@ func newSet(word string, s Set) Set {
 	return s
 }
 
-// header is how the set is created. A hash table made too small grows while it is filled, which costs more than filling
-// it; half as many buckets as entries is where it would end up.
-func (s *Set) header() string {
+// Create is how ipset would be asked for the set, without its entries.
+func (s *Set) Create() string {
 	extra := ""
 	if s.Counters {
 		extra = " counters comment"
 	}
 	if s.Kind == PortBits {
-		return s.Kind.String() + " range 0-65535" + extra
+		return "create " + s.Name + " bitmap:port range 0-65535" + extra
 	}
 	family := "inet"
 	if s.Family == ruleset.IPv6 {
 		family = "inet6"
 	}
-	return fmt.Sprintf("%s family %s hashsize %d maxelem %d%s", s.Kind, family, hashSize(s.Elements), max(s.Elements, 1), extra)
+	return fmt.Sprintf("create %s %s family %s hashsize %d maxelem %d%s", s.Name, s.Kind, family, s.HashSize(), s.MaxElem(), extra)
 }
 
-func hashSize(entries int) int {
-	return 1 << bits.Len(uint(max(entries/2, 64)-1))
-}
+// HashSize is how many buckets the set begins with. One made too small grows while it is filled, which costs more than
+// filling it; half as many buckets as entries is where it would end up.
+func (s *Set) HashSize() int { return 1 << bits.Len(uint(max(s.Elements/2, 64)-1)) }
 
-// Restore writes what makes ipset create the set under a temporary name, fill it, and only then give it its own. A set that
-// has the name already is replaced, also while rules use it.
-func (s *Set) Restore(w io.Writer, replace bool) error {
-	const temp = TempPrefix + "new"
-	out := bufio.NewWriterSize(w, 1<<16)
-	fmt.Fprintf(out, "create %s %s\n", temp, s.header())
-	line := []byte("add " + temp + " ")
-	start := len(line)
-	for e := range s.Entries {
-		line = append(e.appendText(line[:start], s.Kind), '\n')
-		if _, err := out.Write(line); err != nil {
-			return err
-		}
-	}
-	if replace {
-		fmt.Fprintf(out, "swap %s %s\ndestroy %s\n", temp, s.Name, temp)
-	} else {
-		fmt.Fprintf(out, "rename %s %s\n", temp, s.Name)
-	}
-	return out.Flush()
-}
+// MaxElem is how many entries the set may ever hold.
+func (s *Set) MaxElem() int { return max(s.Elements, 1) }
 
 // Cut is the set with only a few of its entries, under the same name: enough to see whether the kernel takes it.
 func (s Set) Cut(n int) Set {

@@ -14,6 +14,7 @@ import (
 	"quaywall/internal/inventory"
 	"quaywall/internal/kernel"
 	"quaywall/internal/kernel/ipt"
+	"quaywall/internal/kernel/nft"
 	"quaywall/internal/scratch"
 	"quaywall/internal/store"
 	"quaywall/internal/sysexec"
@@ -50,7 +51,7 @@ func Local(c Config) *Host {
 	return &Host{
 		Store:     store.Open(c.StateDir),
 		RunDir:    c.RunDir,
-		Backends:  []kernel.Backend{ipt.New(ipt.NFT, ipt.Options{}), ipt.New(ipt.Legacy, ipt.Options{})},
+		Backends:  []kernel.Backend{nft.New(), ipt.New(ipt.NFT, ipt.Options{}), ipt.New(ipt.Legacy, ipt.Options{})},
 		Inventory: func(ctx context.Context) (*inventory.Inventory, error) { return watch.Inventory(ctx, c.DockerHost) },
 		WaysIn:    guard.Find,
 		Variant:   variant,

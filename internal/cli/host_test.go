@@ -98,7 +98,7 @@ inbound:
 
 // TestFromPlanToStop walks the whole way, with each backend.
 func TestFromPlanToStop(t *testing.T) {
-	for _, backend := range []string{"iptables"} {
+	for _, backend := range []string{"nft", "iptables"} {
 		t.Run(backend, func(t *testing.T) {
 			m := newMachine(t)
 			write(t, m.dir, "policy.yaml", webPolicy)

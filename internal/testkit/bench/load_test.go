@@ -1,0 +1,214 @@
+//go:build bench
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"quaywall/internal/testkit/netns"
+)
+
+// background runs f on a thread inside a namespace until the test ends; f must return soon after stop is set.
+func background(t *testing.T, ns *netns.NS, f func(stop *atomic.Bool)) {
+	t.Helper()
+	var stop atomic.Bool
+	var done sync.WaitGroup
+	done.Go(func() { ns.Do(t, func() { f(&stop) }) })
+	t.Cleanup(func() { stop.Store(true); done.Wait() })
+}
+
+func sockaddr(to netip.AddrPort) (int, unix.Sockaddr) {
+	if to.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
+// serve accepts TCP connections on a port of both families and closes them at once; it gives how many there were.
+func serve(t *testing.T, ns *netns.NS, port int) *atomic.Int64 {
+	t.Helper()
+	var accepted atomic.Int64
+	var fd int
+	ns.Do(t, func() { fd = listen(t, port) })
+	background(t, ns, func(stop *atomic.Bool) {
+		defer unix.Close(fd)
+		for !stop.Load() {
+			if conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC); err == nil {
+				accepted.Add(1)
+				unix.Close(conn)
+			}
+		}
+	})
+	return &accepted
+}
+
+func listen(t *testing.T, port int) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeout := unix.Timeval{Usec: 100_000} // accept looks at stop that often
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+		unix.Bind(fd, &unix.SockaddrInet6{Port: port}), unix.Listen(fd, 4096))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// dial makes one TCP connection and ends it by RST, so that no port waits. Within is how long it may take.
+func dial(to netip.AddrPort, within time.Duration) error {
+	family, addr := sockaddr(to)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	timeout := unix.NsecToTimeval(within.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return err
+	}
+	return unix.Connect(fd, addr)
+}
+
+// connections dials for a while and gives connections a second. One that fails ends the test.
+func connections(t *testing.T, ns *netns.NS, to netip.AddrPort, during time.Duration) float64 {
+	t.Helper()
+	count, start := 0, time.Now()
+	ns.Do(t, func() {
+		for time.Since(start) < during {
+			if err := dial(to, time.Second); err != nil {
+				t.Fatalf("connection %d to %s: %v", count, to, err)
+			}
+			count++
+		}
+	})
+	return float64(count) / time.Since(start).Seconds()
+}
+
+// flood sends UDP packets of one flow for a while and gives packets a second. On a veth pair the receiving host works on
+// the sender's processor, in the sender's time: what is sent has been judged.
+func flood(t *testing.T, ns *netns.NS, to netip.AddrPort, during time.Duration) float64 {
+	t.Helper()
+	var rate float64
+	ns.Do(t, func() {
+		family, addr := sockaddr(to)
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Connect(fd, addr); err != nil {
+			t.Fatal(err)
+		}
+		payload, count, start := make([]byte, 18), 0, time.Now()
+		for time.Since(start) < during {
+			for range 256 {
+				if _, err := unix.Write(fd, payload); err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ECONNREFUSED) {
+					t.Fatal(err)
+				}
+			}
+			count += 256
+		}
+		rate = float64(count) / time.Since(start).Seconds()
+	})
+	return rate
+}
+
+// echo answers each byte string on one TCP port, connection after connection.
+func echo(t *testing.T, ns *netns.NS, port int) {
+	t.Helper()
+	var fd int
+	ns.Do(t, func() { fd = listen(t, port) })
+	background(t, ns, func(stop *atomic.Bool) {
+		defer unix.Close(fd)
+		buffer := make([]byte, 1<<20)
+		for !stop.Load() {
+			conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+			if err != nil {
+				continue
+			}
+			for {
+				n, err := unix.Read(conn, buffer)
+				if err != nil || n == 0 {
+					break
+				}
+				// A single byte asks for an answer; longer reads are throughput and are thrown away.
+				if n == 1 {
+					if _, err := unix.Write(conn, buffer[:1]); err != nil {
+						break
+					}
+				}
+			}
+			unix.Close(conn)
+		}
+	})
+}
+
+// open connects and gives the descriptor.
+func open(t *testing.T, ns *netns.NS, to netip.AddrPort) int {
+	t.Helper()
+	fd := -1
+	ns.Do(t, func() {
+		family, addr := sockaddr(to)
+		var err error
+		if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Connect(fd, addr); err != nil {
+			t.Fatal(fmt.Errorf("connecting to %s: %w", to, err))
+		}
+	})
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// roundTrips asks and waits for the answer for a while and gives round trips a second.
+func roundTrips(t *testing.T, fd int, during time.Duration) float64 {
+	t.Helper()
+	b, count, start := make([]byte, 1), 0, time.Now()
+	for time.Since(start) < during {
+		if _, err := unix.Write(fd, b); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := unix.Read(fd, b); err != nil || n != 1 {
+			t.Fatal("no answer: ", n, err)
+		}
+		count++
+	}
+	return float64(count) / time.Since(start).Seconds()
+}
+
+// throughput sends for a while and gives MB a second.
+func throughput(t *testing.T, fd int, during time.Duration) float64 {
+	t.Helper()
+	b, sent, start := make([]byte, 1<<17), 0, time.Now()
+	for time.Since(start) < during {
+		n, err := unix.Write(fd, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += n
+	}
+	return float64(sent) / 1e6 / time.Since(start).Seconds()
+}
+
+func at(addr string, port int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(port))
+}

@@ -1,0 +1,122 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// shapes are policies of n rules, ports or sources. Each allows the client to dial the open port, by what comes last.
+var shapes = map[string]func(n int) string{
+	"rules": func(n int) string {
+		var b strings.Builder
+		b.WriteString("version: 1\ninbound:\n")
+		for i := range n - 1 {
+			verb := []string{"allow", "deny"}[i%2]
+			fmt.Fprintf(&b, "  - %s: 8080/tcp\n    from: 10.%d.%d.%d\n", verb, i>>16, i>>8&255, i&255)
+		}
+		fmt.Fprintf(&b, "  - allow: 8080/tcp\n    from: %s\n", clientAddr)
+		return b.String()
+	},
+	"ports": func(n int) string {
+		var b strings.Builder
+		b.WriteString("version: 1\ninbound:\n")
+		for i := range n - 1 {
+			fmt.Fprintf(&b, "  - allow: %d/tcp\n    from: 10.0.%d.%d\n", 20_000+i*4, i>>8&255, i&255)
+		}
+		fmt.Fprintf(&b, "  - allow: 8080/tcp\n    from: %s\n", clientAddr)
+		return b.String()
+	},
+	"sources": func(n int) string {
+		var b strings.Builder
+		b.WriteString("version: 1\nsets:\n  many: [")
+		for i := range n - 1 {
+			fmt.Fprintf(&b, "10.%d.%d.%d, ", i>>15&255, i>>7&255, i<<1&255)
+		}
+		fmt.Fprintf(&b, "%s]\ninbound:\n  - allow: 8080/tcp\n    from: many\n", clientAddr)
+		return b.String()
+	},
+}
+
+func TestNewConnections(t *testing.T) {
+	const during = 700 * time.Millisecond
+	for _, backend := range backends {
+		for _, shape := range []string{"rules", "ports", "sources"} {
+			ours, bare := newNetwork(t), newNetwork(t)
+			serve(t, ours.container, serverPort)
+			serve(t, bare.container, serverPort)
+			h := newHost(t, ours.host, backend)
+			var ten float64
+			for _, n := range []int{10, 1_000, 10_000} {
+				h.apply(t, shapes[shape](n))
+				row := compare(Row{What: fmt.Sprintf("new connections, %d %s, %s", n, shape, backend), Unit: "/s",
+					Beside: "Docker's rules alone, /s", Target: "at least 0.95 ×"}, 7,
+					func() float64 { return connections(t, ours.client, at(hostAddr, openPort), during) },
+					func() float64 { return connections(t, bare.client, at(hostAddr, openPort), during) })
+				row.Met = row.Ratio >= 0.95
+				if n == 10 {
+					ten = row.Ratio
+				} else {
+					row.Target += ", within 3 % of 10"
+					row.Met = row.Met && row.Ratio >= 0.97*ten
+				}
+				report.Add(row)
+			}
+		}
+	}
+}
+
+func TestEstablished(t *testing.T) {
+	const during = 700 * time.Millisecond
+	for _, backend := range backends {
+		ours, bare := newNetwork(t), newNetwork(t)
+		echo(t, ours.container, serverPort)
+		echo(t, bare.container, serverPort)
+		newHost(t, ours.host, backend).apply(t, shapes["rules"](1_000))
+		a, b := open(t, ours.client, at(hostAddr, openPort)), open(t, bare.client, at(hostAddr, openPort))
+		for what, measure := range map[string]func(*testing.T, int, time.Duration) float64{
+			"round trips of an established flow, /s": roundTrips, "throughput of an established flow, MB/s": throughput} {
+			name, unit, _ := strings.Cut(what, ", ")
+			row := compare(Row{What: name + ", " + backend, Unit: unit, Beside: "no firewall, " + unit, Target: "at least 0.99 ×"}, 9,
+				func() float64 { return measure(t, a, during) }, func() float64 { return measure(t, b, during) })
+			row.Met = row.Ratio >= 0.99
+			report.Add(row)
+		}
+	}
+}
+
+// byHandDrops are single hand-written drops at the places that a firewall could choose.
+var byHandDrops = map[string]string{
+	"DOCKER-USER": "iptables -I DOCKER-USER -i eth0 -j DROP",
+	"mangle":      "iptables -t mangle -A PREROUTING -i eth0 -p udp --dport 8081 -j DROP",
+	"prerouting": "nft -f - <<E\ntable inet hand { chain c { type filter hook prerouting priority -149; ct state established accept; " +
+		"iifname eth0 udp dport 8081 drop; } }\nE",
+}
+
+func TestDenied(t *testing.T) {
+	const during = 500 * time.Millisecond
+	policies := map[string]string{
+		"default":  "version: 1\nlog: {denied: off}\ninbound:\n  - allow: ssh\n",
+		"deny any": "version: 1\nlog: {denied: off}\nsets:\n  banned: [198.51.100.0/24, " + clientAddr + "]\ninbound:\n  - {deny: any, from: banned}\n  - allow: ssh\n",
+	}
+	for _, backend := range backends {
+		sameHook := map[string]string{"nft": "prerouting", "iptables": "mangle"}[backend]
+		for _, c := range []struct {
+			policy, beside string
+			least          float64
+		}{{"default", "DOCKER-USER", 1.35}, {"deny any", "DOCKER-USER", 2.2}, {"default", sameHook, 0.95}} {
+			ours, theirs := newNetwork(t), newNetwork(t)
+			newHost(t, ours.host, backend).apply(t, policies[c.policy])
+			theirs.host.Output(t, "sh", "-c", byHandDrops[c.beside])
+			row := compare(Row{What: fmt.Sprintf("denied packets, %s, %s", c.policy, backend), Unit: "/s",
+				Beside: "one drop by hand in " + c.beside + ", /s", Target: fmt.Sprintf("at least %.2f ×", c.least)}, 7,
+				func() float64 { return flood(t, ours.client, at(hostAddr, closedPort), during) },
+				func() float64 { return flood(t, theirs.client, at(hostAddr, closedPort), during) })
+			row.Met = row.Ratio >= c.least
+			report.Add(row)
+		}
+	}
+}

@@ -44,7 +44,7 @@ func TestCompile(t *testing.T) {
 	}
 	ms := repeat(5, func() float64 {
 		start := time.Now()
-		p, list := policy.Load(files.OS{}, path)
+		p, _, list := policy.Load(files.Host{}, path)
 		if err := list.Err(); err != nil {
 			t.Fatal(err)
 		}

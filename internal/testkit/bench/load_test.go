@@ -21,7 +21,11 @@ func background(t *testing.T, ns *netns.NS, f func(stop *atomic.Bool)) {
 	t.Helper()
 	var stop atomic.Bool
 	var done sync.WaitGroup
-	done.Go(func() { ns.Do(t, func() { f(&stop) }) })
+	done.Add(1)
+	go func() {
+		defer done.Done()
+		ns.Do(t, func() { f(&stop) })
+	}()
 	t.Cleanup(func() { stop.Store(true); done.Wait() })
 }
 

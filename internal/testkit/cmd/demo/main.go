@@ -177,7 +177,7 @@ func (s *stage) compareRules(ctx context.Context, before lab.Rules, sentence str
 	if err != nil {
 		return err
 	}
-	if diff := now.Foreign().Diff(before); diff != "" {
+	if diff := now.Foreign().Diff(before.Foreign()); diff != "" {
 		return fmt.Errorf("rules of others have changed:\n%s", diff)
 	}
 	fmt.Println(s.style.good("✓ ") + sentence + ".")

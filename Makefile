@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test lint generate install uninstall clean
+.PHONY: help build up test demo bench lint generate install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,6 +18,15 @@ build: ## build bin/quaywall
 
 test: ## run all tests, in network namespaces of their own (root); as an ordinary user those that need no root
 	@scripts/test $(PACKAGES)
+
+demo: ## a throw-away host with real containers, before and after, by real packets (root)
+	@scripts/packages dockerd=docker.io iptables nft=nftables ipset ip=iproute2 nsenter=util-linux
+	@scripts/go run ./internal/testkit/cmd/demo
+
+bench: ## measure quaywall beside what it is compared with, into dist/bench.md and .json (root, half an hour)
+	@scripts/packages iptables nft=nftables ipset ip=iproute2
+	@mkdir -p dist
+	scripts/go test -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
 
 lint: ## check form, suspicious code and generated files
 	@scripts/lint

@@ -199,7 +199,9 @@ func (c *compiler) side(a policy.Addresses, origin ruleset.Origin) *side {
 	}
 	s := &side{host: a.Host, not: a.Not}
 	for _, name := range a.Sets {
-		s.sets = append(s.sets, c.userSets[name])
+		if set := c.userSets[name]; set != nil {
+			s.sets = append(s.sets, set)
+		}
 	}
 	inline := ""
 	if !a.Inline.IsEmpty() {

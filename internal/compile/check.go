@@ -74,7 +74,11 @@ func (c *checker) unseenNetworks() {
 	if c.inv.Docker.Reachable || !restricts(c.policy, policy.Egress) || c.inv.Docker.Problem == "" && len(c.inv.Networks) == 0 {
 		return
 	}
-	c.list.Warnf(c.policy.Default(policy.Egress).Pos, "let quaywall reach Docker's API, and apply again",
+	pos := c.policy.Default(policy.Egress).Pos
+	if len(c.policy.Egress) > 0 {
+		pos = c.policy.Egress[0].Pos
+	}
+	c.list.Warnf(pos, "let quaywall reach Docker's API, and apply again",
 		"Docker doesn't answer%s: egress takes interfaces named like its bridges for its networks", because(c.inv.Docker.Problem))
 }
 

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -158,38 +157,19 @@ func (s *side) size() int {
 	return len(s.sets)
 }
 
-// resolve gives the ranges of a family that the side lets through; they may overlap and are in no order.
+// resolve gives the ranges of a family that the side lets through.
 func (s *side) resolve(fam int) []netipx.IPRange {
 	if len(s.sets) == 1 && !s.not {
 		return s.sets[0].ranges[fam]
 	}
-	var all []netipx.IPRange
+	var all netset.Set
 	for _, set := range s.sets {
-		all = append(all, set.ranges[fam]...)
+		all = all.Union(set.parts[fam])
 	}
 	if s.not {
-		return complement(all, fam)
+		all = [2]netset.Set{netset.All4(), netset.All6()}[fam].Subtract(all)
 	}
-	return all
-}
-
-// complement gives the ranges between ranges.
-func complement(ranges []netipx.IPRange, fam int) []netipx.IPRange {
-	slices.SortFunc(ranges, func(a, b netipx.IPRange) int { return a.From().Compare(b.From()) })
-	next := [2]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[fam]
-	var gaps []netipx.IPRange
-	for _, r := range ranges {
-		if next.Less(r.From()) {
-			gaps = append(gaps, netipx.IPRangeFrom(next, r.From().Prev()))
-		}
-		if !r.To().Less(next) {
-			if next = r.To().Next(); !next.IsValid() {
-				return gaps
-			}
-		}
-	}
-	last := [2]netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}[fam]
-	return append(gaps, netipx.IPRangeFrom(next, netipx.PrefixLastIP(last)))
+	return all.Ranges()
 }
 
 // side reads a from or a to. Line names the set that a long list becomes.

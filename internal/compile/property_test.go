@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -391,4 +392,24 @@ func describe(p *policy.Policy, section policy.Section) string {
 		s += fmt.Sprintf("%s %d: %s %v from %+v to %+v on %v networks %v limit %s\n", section, r.Pos.Line, r.Verb, r.What, r.From, r.To, r.On, r.Networks, r.Limit)
 	}
 	return s
+}
+
+// A ruleset is kept on disk: what is read back is what was compiled.
+func TestJSONKeepsRulesets(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(50) {
+		g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), inv: testHost()}
+		rs, _ := compile.Compile(g.policy(), g.inv, compile.Options{PickUp: g.oneIn(2), LogGroup: 86})
+		text, err := json.Marshal(rs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back ruleset.Ruleset
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatal(err)
+		}
+		if again, _ := json.Marshal(back); string(again) != string(text) || back.String() != rs.String() {
+			t.Fatalf("seed %d: read back as\n%s\nwas\n%s", seed, back.String(), rs)
+		}
+	}
 }

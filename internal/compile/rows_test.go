@@ -236,3 +236,20 @@ func TestNames(t *testing.T) {
 		t.Errorf("names twice: %v", names)
 	}
 }
+
+// Sections with runs of rules that look alike keep their verdicts apart.
+func TestSectionsAreApart(t *testing.T) {
+	p := defaultPolicy()
+	run := func(first int, verb policy.Verb) []policy.Rule {
+		return manyRules(10, func(i int) policy.Rule {
+			to := policy.Addresses{Given: true, Inline: netset.OfAddrs(addrN(first + i))}
+			return policy.Rule{Verb: verb, What: []policy.Traffic{port(tcp, 80)}, To: to}
+		})
+	}
+	p.Egress, p.Outbound = run(0, policy.Deny), run(5, policy.Reject)
+	checkRows(t, p, compile.Options{}, []row{
+		{"a container", pk(tcp, "docker0", "172.17.0.2", addrN(7).String(), 80), false, false, drop, "policy.yaml:17"},
+		{"the host", out(pk(tcp, "", "192.0.2.1", addrN(7).String(), 80), "eth0"), false, false, ruleset.TCPReset, "policy.yaml:12"},
+		{"the host elsewhere", out(pk(tcp, "", "192.0.2.1", addrN(3).String(), 80), "eth0"), false, false, accept, "default"},
+	})
+}

@@ -10,6 +10,7 @@ import (
 
 	"quaywall/internal/inventory"
 	"quaywall/internal/kernel"
+	"quaywall/internal/policy"
 	"quaywall/internal/store"
 )
 
@@ -29,6 +30,7 @@ type Status struct {
 	Pending  *PendingStatus   `json:"pending,omitempty"`
 	Undone   *store.Undone    `json:"undone,omitempty"`
 	Notices  []string         `json:"notices,omitempty"`
+	Sources  policy.Sources   `json:"-"` // the texts that Counters' lines are of, as far as they were kept
 }
 
 // SetStatus is a set or map in the kernel.
@@ -126,7 +128,7 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 	case !s.InForce:
 		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", policyName(r.File, r.Hash))
 	}
-	s.File, s.Hash, s.Since, s.PickUp = r.File, r.Hash, r.When, r.PickUp
+	s.File, s.Hash, s.Since, s.PickUp, s.Sources = r.File, r.Hash, r.When, r.PickUp, r.Sources
 	if s.InForce && s.Backend != r.Backend {
 		c.note("%s was put in force by %s, but %s holds rules of quaywall's", policyName(r.File, r.Hash), r.Backend, s.Backend)
 	}

@@ -118,7 +118,7 @@ func TestFromPlanToStop(t *testing.T) {
 			}
 			say("restart", 0, "none, it was in force already")
 			say("plan --exit-code", 0, "none")
-			say("status --exit-code", 0, "in force since", "drift", "none", "policy.yaml:4")
+			say("status --exit-code", 0, "in force since", "drift", "none", "policy.yaml:4", "- allow: http")
 			say("status --json", 0, `"in_force": true`, `"line": "policy.yaml:4"`)
 			say("stop", 0, "stopped")
 			say("stop", 0, "nothing of quaywall's was in the kernel")

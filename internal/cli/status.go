@@ -4,16 +4,19 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/diag"
+	"quaywall/internal/policy"
 )
 
 const statusLong = `Tells what is in force, as read from the kernel now: which policy, since when, by which backend, what somebody else changed
 about it (drift), a change that waits for its confirmation, and how many packets each line of the policy decided on. With
---exit-code the status is 4 where there is drift.`
+--verbose it lists the sets as well, with --exit-code the status is 4 where there is drift.`
 
 func (a *app) statusCommand() *cobra.Command {
 	var exitCode bool
@@ -47,12 +50,14 @@ func (a *app) showStatus(w io.Writer, s style, st *apply.Status) {
 		undone = fmt.Sprintf("%s at %s: %s", policyName(u.File, u.Hash), u.When.Format(time.DateTime), u.Why)
 	}
 	table(w, facts(s, "policy", headline(s, st), "backend", st.Backend, "taken back", undone, "drift", driftLine(s, st),
-		"docker", dockerLine(st.Docker)))
+		"docker", dockerLine(st.Docker), "sets", setsLine(st)))
 	if st.Drift != nil {
 		writeDifference(w, s, *st.Drift)
 	}
 	showCounters(w, s, st)
-	showSets(w, s, st)
+	if a.opts.verbose {
+		showSets(w, s, st)
+	}
 	a.showPending(w, s, st.Pending)
 }
 
@@ -79,34 +84,65 @@ func driftLine(s style, st *apply.Status) string {
 	return "none"
 }
 
-// showCounters lists the packets that each line of the policy decided on.
+// showCounters lists the packets that each line of the policy decided on, with the line as it was put in force.
 func showCounters(w io.Writer, s style, st *apply.Status) {
 	if len(st.Counters) == 0 {
 		return
 	}
-	rows := [][]cell{{{"LINE", s.faint}, {"PACKETS", s.faint}, {"BYTES", s.faint}}}
+	rows := [][]cell{{{"LINE", s.faint}, {"PACKETS", s.faint}, {"BYTES", s.faint}, {"", nil}}}
 	for _, c := range st.Counters {
-		rows = append(rows, plain(c.Line, strconv.FormatUint(c.Packets, 10), strconv.FormatUint(c.Bytes, 10)))
+		row := plain(c.Line, strconv.FormatUint(c.Packets, 10), strconv.FormatUint(c.Bytes, 10), lineText(st.Sources, c.Line))
+		row[3].paint = s.faint
+		rows = append(rows, row)
 	}
 	fmt.Fprintln(w)
 	table(w, rows)
 }
 
-// setsShown keeps a status on one screen.
-const setsShown = 12
+// lineShown bounds how much is shown of a policy's line, in characters.
+const lineShown = 60
 
+// lineText is the text of the policy line that a counter is known by, "" where it was not kept.
+func lineText(sources policy.Sources, line string) string {
+	if line == policy.OriginOf(diag.Pos{}) && len(sources) > 0 {
+		return "what no rule matches"
+	}
+	for file, text := range sources {
+		for i, l := range strings.Split(string(text), "\n") {
+			if policy.OriginOf(diag.Pos{File: file, Line: i + 1}) != line {
+				continue
+			}
+			l, _, _ = strings.Cut(strings.TrimSpace(l), "  #")
+			if r := []rune(l); len(r) > lineShown {
+				l = string(r[:lineShown]) + "…"
+			}
+			return l
+		}
+	}
+	return ""
+}
+
+// showSets lists the sets, ours and the policy's.
 func showSets(w io.Writer, s style, st *apply.Status) {
 	if len(st.Sets) == 0 {
 		return
 	}
 	rows := [][]cell{{{"SET", s.faint}, {"ELEMENTS", s.faint}}}
-	for i, set := range st.Sets {
-		if i == setsShown {
-			rows = append(rows, plain(fmt.Sprintf("and %d more", len(st.Sets)-i)))
-			break
-		}
+	for _, set := range st.Sets {
 		rows = append(rows, plain(set.Name, strconv.Itoa(set.Elements)))
 	}
 	fmt.Fprintln(w)
 	table(w, rows)
+}
+
+// setsLine sums the sets up.
+func setsLine(st *apply.Status) string {
+	if len(st.Sets) == 0 {
+		return ""
+	}
+	elements := 0
+	for _, set := range st.Sets {
+		elements += set.Elements
+	}
+	return fmt.Sprintf("%s with %s in all", count(len(st.Sets), "set"), count(elements, "element"))
 }

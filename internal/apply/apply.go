@@ -166,6 +166,9 @@ func (c *change) enforce(ctx context.Context) error {
 
 // commit puts the rules into the kernel and looks whether they are there.
 func (c *change) commit(ctx context.Context) error {
+	if !c.inForce() {
+		c.adopt()
+	}
 	err := c.step("commit", func() error { return c.chosen.backend.Commit(ctx, c.rules) })
 	if err != nil {
 		return err
@@ -175,6 +178,14 @@ func (c *change) commit(ctx context.Context) error {
 		return c.putBack(ctx, err)
 	}
 	return nil
+}
+
+// adopt keeps flows alive that nothing in a packet shows to be old (design trap 38). Without it they have to be begun anew,
+// so that it fails is only told.
+func (c *change) adopt() {
+	if err := c.step("adopt", c.host.Adopt); err != nil {
+		c.note("UDP flows that ran before may be cut: %v", err)
+	}
 }
 
 func (c *change) verify(ctx context.Context) error {

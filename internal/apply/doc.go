@@ -12,6 +12,7 @@
 //	preflight  the ruleset is tried in a scratch network namespace        the old policy
 //	record     what will be in force is written to the disk               the old policy
 //	arm        a process waits to take the change back (with Confirm)     the old policy, put in force once more at the end
+//	adopt      connection tracking is told of UDP flows (first apply)     the old policy, none
 //	commit     the ruleset replaces what is in force                      the old policy or the new one
 //	read       the kernel is read and compared with the preflight         the new policy
 //	switch     what another backend holds is taken out                    the new policy (both, each judging for itself)

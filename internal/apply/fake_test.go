@@ -131,6 +131,7 @@ func newWorld(t *testing.T) *world {
 		Inventory: func(context.Context) (*inventory.Inventory, error) { return hostInventory(), nil },
 		WaysIn:    func(*inventory.Inventory) (guard.Found, error) { return guard.Found{Ways: w.ways}, w.blind },
 		Variant:   func(context.Context) (string, string) { return "iptables-nft", "the test says so" },
+		Adopt:     func() error { return nil },
 		Scratch:   func(f func() error) error { return f() },
 		Watchdog: func(id string) (int, error) {
 			w.watchdogs = append(w.watchdogs, id)

@@ -13,6 +13,7 @@ import (
 	"quaywall/internal/guard"
 	"quaywall/internal/inventory"
 	"quaywall/internal/kernel"
+	"quaywall/internal/kernel/conntrack"
 	"quaywall/internal/kernel/ipt"
 	"quaywall/internal/kernel/nft"
 	"quaywall/internal/scratch"
@@ -30,6 +31,7 @@ type Host struct {
 	Inventory func(context.Context) (*inventory.Inventory, error)
 	WaysIn    func(*inventory.Inventory) (guard.Found, error)
 	Variant   func(context.Context) (name, why string)  // the backend of the variant of iptables that this host uses
+	Adopt     func() error                              // tells connection tracking of flows that run already
 	Scratch   func(func() error) error                  // runs a function in a scratch network namespace
 	Watchdog  func(pending string) (pid int, err error) // starts the process that takes a pending change back
 	Alive     func(pid int, pending string) bool        // tells whether that process is there
@@ -55,6 +57,7 @@ func Local(c Config) *Host {
 		Inventory: func(ctx context.Context) (*inventory.Inventory, error) { return watch.Inventory(ctx, c.DockerHost) },
 		WaysIn:    guard.Find,
 		Variant:   variant,
+		Adopt:     adopt,
 		Scratch:   scratch.Run,
 		Watchdog:  func(pending string) (int, error) { return startWatchdog(c, pending) },
 		Alive:     isWatchdog,
@@ -67,6 +70,14 @@ func Local(c Config) *Host {
 func variant(ctx context.Context) (name, why string) {
 	v, why := ipt.Detect(ctx)
 	return "iptables-" + string(v), why
+}
+
+func adopt() error {
+	flows, err := conntrack.Unseen()
+	if err == nil {
+		_, err = conntrack.Adopt(flows)
+	}
+	return err
 }
 
 // uptime is CLOCK_BOOTTIME: no change of the clock moves it, and it runs on while the host is suspended.

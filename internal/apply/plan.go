@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"quaywall/internal/diag"
@@ -60,24 +59,6 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 		p.Blind = c.blind.Error()
 	}
 	return p, nil
-}
-
-// WriteText writes the plan for a person.
-func (p *Plan) WriteText(w io.Writer) {
-	fmt.Fprintf(w, "policy   %s\nbackend  %s (%s)\n", policyName(p.File, p.Hash), p.Backend, p.Why)
-	for _, b := range p.Replaces {
-		fmt.Fprintf(w, "         the rules that %s holds would be taken out\n", b)
-	}
-	if !p.Changed {
-		fmt.Fprintln(w, "nothing would change")
-	}
-	fmt.Fprint(w, p.Difference.String())
-	for _, cut := range p.Cuts {
-		fmt.Fprintf(w, "apply would refuse: %v\n", cut)
-	}
-	if p.Blind != "" {
-		fmt.Fprintf(w, "apply would refuse: %s\n", p.Blind)
-	}
 }
 
 // policyName is a policy in one line.

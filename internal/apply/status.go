@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -170,67 +169,4 @@ func splitLine(s string) (file string, line int) {
 		}
 	}
 	return s, 0
-}
-
-// WriteText writes the status for a person.
-func (s *Status) WriteText(w io.Writer) {
-	fmt.Fprintln(w, s.headline())
-	if s.Pending != nil {
-		fmt.Fprintln(w, s.Pending.String())
-	}
-	if s.Undone != nil {
-		fmt.Fprintf(w, "taken back   %s at %s: %s\n", policyName(s.Undone.File, s.Undone.Hash), s.Undone.When.Format(time.DateTime), s.Undone.Why)
-	}
-	for _, b := range s.Others {
-		fmt.Fprintf(w, "also         %s holds rules of quaywall's as well: apply again to mend it\n", b)
-	}
-	if s.Drift != nil {
-		fmt.Fprintf(w, "drift        the kernel does not hold what was put into it (- missing, + too much): apply again to mend it\n%s", s.Drift)
-	}
-	fmt.Fprintln(w, "docker       "+dockerLine(s.Docker))
-	for _, set := range s.Sets {
-		fmt.Fprintf(w, "set          %-24s %d elements\n", set.Name, set.Elements)
-	}
-	for _, c := range s.Counters {
-		fmt.Fprintf(w, "packets      %-24s %12d packets %15d bytes\n", c.Line, c.Packets, c.Bytes)
-	}
-	for _, n := range s.Notices {
-		fmt.Fprintf(w, "note         %s\n", n)
-	}
-}
-
-func (s *Status) headline() string {
-	switch {
-	case !s.InForce:
-		return "not in force"
-	case s.Since.IsZero():
-		return "in force     by " + s.Backend
-	}
-	return fmt.Sprintf("in force     %s, by %s, since %s", policyName(s.File, s.Hash), s.Backend, s.Since.Format(time.DateTime))
-}
-
-// String is the pending change in a line.
-func (p *PendingStatus) String() string {
-	back := "the policy of before comes back"
-	if p.Removes {
-		back = "quaywall's rules are taken out"
-	}
-	switch {
-	case p.Overdue:
-		return fmt.Sprintf("unconfirmed  since %s, and the process that should have taken it back is gone: quaywall apply, confirm or stop sees to it",
-			p.Until.Format(time.DateTime))
-	case !p.Alive:
-		return fmt.Sprintf("unconfirmed  %d s left, but the process that would take it back is gone: quaywall apply or confirm", p.SecsLeft)
-	}
-	return fmt.Sprintf("unconfirmed  %s in %d s: quaywall confirm keeps the policy", back, p.SecsLeft)
-}
-
-func dockerLine(d inventory.Docker) string {
-	switch {
-	case d.Reachable:
-		return "answers, version " + d.Version
-	case d.Problem != "":
-		return "does not answer: " + d.Problem
-	}
-	return "none here"
 }

@@ -1,0 +1,239 @@
+package apply_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/kernel"
+	"quaywall/internal/testkit/netns"
+)
+
+// Trap 17: kill -9 at every step.
+
+// steps are all steps that Apply takes; with none in force, and with a confirmation, some are left out or added.
+var steps = []string{"load", "compile", "preflight", "record", "arm", "adopt", "commit", "read", "switch", "finish"}
+
+// place is a namespace with a host in it, and two policies.
+type place struct {
+	t    *testing.T
+	ns   *netns.NS
+	host *apply.Host
+	dir  string
+	a, b string
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	p := &place{t: t, ns: netns.New(t), dir: t.TempDir()}
+	p.host = local(t, p.dir)
+	p.a, p.b = filepath.Join(p.dir, "a.yaml"), filepath.Join(p.dir, "b.yaml")
+	for file, ports := range map[string]string{p.a: "[80, 443]", p.b: "[80, 8080, 9000-9100]"} {
+		text := "version: 1\nsets:\n  office: [192.0.2.0/24, \"2001:db8:aa::/48\"]\ninbound:\n  - allow: ssh\n    from: office\n  - allow: " + ports + "\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func (p *place) apply(backend, policy, dieAt string) task {
+	return task{Do: "apply", Dir: p.dir, Backend: backend, Policy: policy, DieAt: dieAt}
+}
+
+// held is what each backend holds, as one text.
+func (p *place) held() string {
+	p.t.Helper()
+	var all []string
+	p.ns.Do(p.t, func() {
+		for _, b := range p.host.Backends {
+			l, err := b.Read(context.Background())
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			if l.Present {
+				all = append(all, b.Name()+":\n"+listingText(l))
+			}
+		}
+	})
+	return strings.Join(all, "\n")
+}
+
+func listingText(l *kernel.Listing) string {
+	return strings.Join(l.Rules, "\n") + apply.Compare(&kernel.Listing{}, &kernel.Listing{Sets: l.Sets}).String()
+}
+
+// learn puts a policy in force in a namespace of its own and gives what is held then.
+func learn(t *testing.T, backend string, policy func(*place) string) string {
+	t.Helper()
+	p := newPlace(t)
+	p.apply(backend, policy(p), "").must(t, p.ns)
+	return p.held()
+}
+
+func policyA(p *place) string { return p.a }
+func policyB(p *place) string { return p.b }
+
+// diesAtEachStep runs a test for each step: begin brings the place into its first state, last is the task that dies.
+// Whatever the kernel holds then must be one of the states that are allowed, and the task run again must end in the last.
+func diesAtEachStep(t *testing.T, begin func(*place), last func(p *place, dieAt string) task, allowed []string) {
+	t.Helper()
+	killed := 0
+	for _, step := range steps {
+		t.Run("at "+step, func(t *testing.T) {
+			p := newPlace(t)
+			begin(p)
+			err := last(p, step).start(t, p.ns).Wait()
+			if err != nil && !wasKilled(err) {
+				t.Fatal(err)
+			}
+			if err != nil {
+				killed++
+			}
+			if held := p.held(); !slices.Contains(allowed, held) {
+				t.Errorf("the kernel holds neither the old policy nor the new one:\n%s", held)
+			}
+			last(p, "").must(t, p.ns)
+			if held := p.held(); held != allowed[len(allowed)-1] {
+				t.Errorf("the next run did not converge: the kernel holds\n%s", held)
+			}
+			p.ns.Do(t, func() {
+				if s, err := p.host.Status(t.Context()); err != nil || s.HasDrift() || !s.InForce {
+					t.Errorf("status after the next run: %+v, %v", s, err)
+				}
+			})
+		})
+	}
+	if killed < 7 {
+		t.Errorf("only %d steps were there to die at", killed)
+	}
+}
+
+func TestKilledAtEachStep(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, backend string) {
+		a, b := learn(t, backend, policyA), learn(t, backend, policyB)
+		if a == b || a == "" {
+			t.Fatal("the two policies don't differ")
+		}
+		t.Run("first policy", func(t *testing.T) {
+			diesAtEachStep(t, func(*place) {}, func(p *place, dieAt string) task { return p.apply(backend, p.a, dieAt) }, []string{"", a})
+		})
+		t.Run("another policy", func(t *testing.T) {
+			diesAtEachStep(t, func(p *place) { p.apply(backend, p.a, "").must(t, p.ns) },
+				func(p *place, dieAt string) task { return p.apply(backend, p.b, dieAt) }, []string{a, b})
+		})
+	})
+}
+
+// A change of the backend that dies leaves the old one's rules, both, or the new one's: at no time none.
+func TestKilledAtEachStepOfASwitch(t *testing.T) {
+	names := realBackends(t)
+	for i, from := range names {
+		to := names[(i+1)%len(names)]
+		t.Run(from+" to "+to, func(t *testing.T) {
+			a, b := learn(t, from, policyA), learn(t, to, policyA)
+			both := []string{a + "\n" + b, b + "\n" + a}
+			diesAtEachStep(t, func(p *place) { p.apply(from, p.a, "").must(t, p.ns) },
+				func(p *place, dieAt string) task { return p.apply(to, p.a, dieAt) }, append([]string{a}, append(both, b)...))
+		})
+	}
+}
+
+// Killed at any moment, also in the middle of a commit.
+func TestKilledAtAnyMoment(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, backend string) {
+		a, b := learn(t, backend, policyA), learn(t, backend, policyB)
+		p := newPlace(t)
+		p.apply(backend, p.a, "").must(t, p.ns)
+		for i := range 24 {
+			want, policy := b, p.b
+			if i%2 == 1 {
+				want, policy = a, p.a
+			}
+			cmd := p.apply(backend, policy, "").start(t, p.ns)
+			time.Sleep(time.Duration(i*7) * time.Millisecond)
+			cmd.Process.Kill()
+			cmd.Wait()
+			// The families of iptables switch one after the other, so that one may be old and one new.
+			if held := p.held(); held != a && held != b && !mixed(held, a, b) {
+				t.Fatalf("killed after %d ms: the kernel holds neither policy:\n%s", i*7, held)
+			}
+			p.apply(backend, policy, "").must(t, p.ns)
+			if held := p.held(); held != want {
+				t.Fatalf("the run after that did not converge: the kernel holds\n%s", held)
+			}
+		}
+	})
+}
+
+// mixed tells whether a listing has IPv4 of one policy and IPv6 of the other.
+func mixed(held, a, b string) bool {
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		if familyOf(held, "ip ") == familyOf(pair[0], "ip ") && familyOf(held, "ip6 ") == familyOf(pair[1], "ip6 ") && familyOf(a, "ip ") != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// familyOf are the lines of a listing that are of one family.
+func familyOf(listing, prefix string) string {
+	var lines []string
+	for line := range strings.Lines(listing) {
+		if strings.HasPrefix(line, prefix) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// Trap 20, with the real process: it takes the change back when its time is over, also when whoever applied is gone.
+func TestProcessTakesTheChangeBack(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, backend string) {
+		a, b := learn(t, backend, policyA), learn(t, backend, policyB)
+		p := newPlace(t)
+		p.apply(backend, p.a, "").must(t, p.ns)
+		change := p.apply(backend, p.b, "")
+		change.Confirm = 2 * time.Second
+		change.must(t, p.ns)
+		if held := p.held(); held != b {
+			t.Fatalf("the change is not in force:\n%s", held)
+		}
+		if !comes(t, func() bool { return p.held() == a }) {
+			log, _ := os.ReadFile(filepath.Join(p.dir, "run", "undo.log"))
+			t.Fatalf("the policy of before did not come back; log: %s", log)
+		}
+		change.Confirm = 3 * time.Second
+		change.must(t, p.ns)
+		task{Do: "confirm", Dir: p.dir}.must(t, p.ns)
+		time.Sleep(4500 * time.Millisecond)
+		if held := p.held(); held != b {
+			t.Errorf("the confirmed change did not stay:\n%s", held)
+		}
+		// Killed between arming and commit: the policy of before stays.
+		killed := p.apply(backend, p.a, "commit")
+		killed.Confirm = time.Second
+		if err := killed.start(t, p.ns).Wait(); !wasKilled(err) {
+			t.Fatal(err)
+		}
+		if !comes(t, func() bool { s, err := p.host.Store.State(); return err == nil && s.Pending == nil }) || p.held() != b {
+			t.Error("the change that died half-way was not seen to")
+		}
+	})
+}
+
+// comes waits for something, for a while.
+func comes(t *testing.T, what func() bool) bool {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+		if what() {
+			return true
+		}
+	}
+	return false
+}

@@ -36,7 +36,7 @@ func (c *compiler) gate() {
 	c.shortCut(ch)
 	add(ch, alwaysPasses()...)
 	add(ch, dhcpReplies()...)
-	add(ch, c.runningBefore()...)
+	add(ch, runningBefore())
 	if c.options.PickUp {
 		c.pickUp(ch)
 	}
@@ -91,8 +91,8 @@ func portMatch(f ruleset.Field, port uint16) ruleset.Match {
 
 // runningBefore keeps the host's own connections that nobody tracked before the first apply. It stays: a socket that is
 // connected is a connection that was allowed once, and a packet that isn't a bare SYN opens none.
-func (c *compiler) runningBefore() []ruleset.Rule {
-	return []ruleset.Rule{passes("running before", append(midStream(), ruleset.SocketMatch{})...)}
+func runningBefore() ruleset.Rule {
+	return passes("running before", append(midStream(), ruleset.SocketMatch{})...)
 }
 
 // pickUp keeps the containers' connections that nobody tracked before the first apply.
@@ -295,8 +295,7 @@ func (c *compiler) bridgeMatch(field ruleset.Field) ruleset.Match {
 // likeDocker is how Docker names the bridges that it makes by itself.
 const likeDocker = "br-"
 
-// fromContainers judges connections that begin in a container. Where egress is restricted, what a bridge forwards that
-// was made after this was compiled is judged as a container's, but by no rule that names a network.
+// fromContainers judges connections that begin in a container.
 func (c *compiler) fromContainers(ch *ruleset.Chain) {
 	bridge := c.bridgeMatch(ruleset.In)
 	if !restricts(c.policy, policy.Egress) {
@@ -304,8 +303,6 @@ func (c *compiler) fromContainers(ch *ruleset.Chain) {
 		return
 	}
 	add(ch, leads(c.egress(), "from a container", bridge))
-	forwarded := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes, Not: true}
-	add(ch, leads(c.egressUnknown(), "from a bridge that is new", append(c.unknownBridge(ruleset.In), forwarded)...))
 }
 
 // unknownBridge holds for interfaces that are named like Docker's bridges and were not there when this was compiled.
@@ -343,22 +340,15 @@ func (c *compiler) egress() string {
 			add(ch, passes("within one network", within, notHost))
 		}
 	}
+	add(ch, runningBefore()) // not in egressRules: the kernel looks for sockets in prerouting and not in forward
 	c.egressRules(ch, "egress", c.policy.Egress)
 	return ch.Name
 }
 
-// egressUnknown is the chain for what a bridge forwards that isn't known to be Docker's.
-func (c *compiler) egressUnknown() string {
-	ch := c.chain("egress-new", nil)
-	rules := where(c.policy.Egress, func(r policy.Rule) bool { return len(r.Networks) == 0 })
-	c.egressRules(ch, "egnew", rules)
-	return ch.Name
-}
-
+// egressRules are the end of a chain for what comes from a container.
 func (c *compiler) egressRules(ch *ruleset.Chain, name string, rules []policy.Rule) {
 	add(ch, alwaysPasses()...)
 	add(ch, dhcpReplies()...)
-	add(ch, c.runningBefore()...)
 	if c.options.PickUp {
 		add(ch, passes("container flow running before", midStream()...))
 	}
@@ -402,19 +392,28 @@ func (c *compiler) direct() {
 	}
 	direct := ruleset.DNATMatch{Not: true}
 	add(ch, c.refused("container's own address", c.bridgeMatch(ruleset.Out), direct))
-	c.directUnknown(ch, direct)
+	c.newBridges(ch, direct)
 }
 
-// directUnknown closes the addresses behind bridges that Docker made after this was compiled. Who forwards between two
-// such bridges, or within one, is a container or a machine beside them.
-func (c *compiler) directUnknown(ch *ruleset.Chain, direct ruleset.Match) {
-	outside := ruleset.IfaceMatch{Field: ruleset.In, Names: []string{likeDocker + "*"}, Not: true}
-	add(ch, leads("new-bridge", "to a bridge that is new", append(c.unknownBridge(ruleset.Out), outside, direct)...))
+// newBridges judges what is forwarded to and from bridges that Docker made after this was compiled: their containers are
+// never more open than others, at most less. It is judged here and not at the gate, since only here it is known what
+// goes from one of them to another or stays within one; that is left to Docker.
+func (c *compiler) newBridges(ch *ruleset.Chain, direct ruleset.Match) {
+	other := func(f ruleset.Field) ruleset.Match {
+		return ruleset.IfaceMatch{Field: f, Names: []string{likeDocker + "*"}, Not: true}
+	}
+	add(ch, leads("new-bridge", "to a new bridge", append(c.unknownBridge(ruleset.Out), other(ruleset.In), direct)...))
 	var names []string
 	for _, digit := range "0123456789abcdef" {
 		names = append(names, likeDocker+string(digit)+"*")
 	}
 	add(c.chain("new-bridge", nil), c.refused("container's own address", ruleset.IfaceMatch{Field: ruleset.Out, Names: names}))
+	if !restricts(c.policy, policy.Egress) {
+		return
+	}
+	add(ch, leads("egress-new", "from a new bridge", append(c.unknownBridge(ruleset.In), other(ruleset.Out), direct)...))
+	rules := where(c.policy.Egress, func(r policy.Rule) bool { return len(r.Networks) == 0 && !r.To.Host })
+	c.egressRules(c.chain("egress-new", nil), "egnew", rules)
 }
 
 // outbound is the base chain that judges what the host sends, where the policy restricts that. What goes to the host

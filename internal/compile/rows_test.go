@@ -122,7 +122,9 @@ func TestNewBridges(t *testing.T) {
 		{"to the host it is outside", pk(tcp, fresh, "172.30.0.2", "192.0.2.1", 7), false, false, ruleset.TCPReset, "policy.yaml:11"},
 		{"its containers' own addresses", out(pk(tcp, "eth0", "198.51.100.9", "172.30.0.2", 80), fresh), false, false, drop, ""},
 		{"its published ports", out(pk(tcp, "eth0", "198.51.100.9", "172.30.0.2", 80), fresh), true, false, accept, ""},
-		{"within it (trap 47)", out(pk(tcp, fresh, "172.30.0.3", "172.30.0.2", 80), fresh), false, false, accept, "default"},
+		{"within it (trap 47)", out(pk(tcp, fresh, "172.30.0.3", "172.30.0.2", 80), fresh), false, false, accept, ""},
+		{"from there to another network", out(pk(tcp, fresh, "172.30.0.3", "172.17.0.2", 80), "docker0"), false, false, drop, ""},
+		{"an address like the host's", out(pk(tcp, fresh, "172.30.0.3", "192.0.2.7", 22), "eth0"), false, false, accept, "default"},
 		{"within a known one (trap 47)", out(pk(tcp, known, "172.18.0.3", "172.18.0.2", 80), known), false, false, accept, ""},
 		{"trap 53: br-lan is not Docker's", out(pk(tcp, "eth0", "198.51.100.9", "192.168.7.2", 80), lan), false, false, accept, ""},
 	})

@@ -13,12 +13,11 @@ import (
 	"quaywall/internal/ruleset"
 )
 
-// longRun is how many plain rules for a family a run of rules must come to before it becomes maps: a look-up costs about as much
-// as a few rules, and a short list is easier to read.
+// longRun is how many plain rules for a family a run of rules may come to before it becomes maps: a look-up costs about
+// as much as a few rules, and a short list is easier to read.
 const longRun = 4
 
-// reachable leaves out rules that match nothing, that ask what an earlier one asks, and those behind a rule that
-// matches everything.
+// reachable leaves out rules that match nothing, and those behind a rule that matches everything.
 func reachable(rules []*rule, f fams) []*rule {
 	var kept []*rule
 	for _, r := range rules {

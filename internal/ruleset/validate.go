@@ -58,6 +58,7 @@ func (v *validator) run() {
 			if d := v.walk(ch.Name); d > MaxDepth {
 				v.errorf("chain %s leads through %d chains, %d are allowed", ch.Name, d, MaxDepth)
 			}
+			v.hook(ch, ch.Base.Hook, map[string]bool{})
 		}
 	}
 }
@@ -225,4 +226,45 @@ func (v *validator) walk(name string) int {
 	}
 	v.depth[name] = deepest + 1
 	return deepest + 1
+}
+
+// hook checks that a chain and all it leads to ask for nothing that isn't known at a hook.
+func (v *validator) hook(ch *Chain, h Hook, seen map[string]bool) {
+	if ch == nil || seen[ch.Name] {
+		return
+	}
+	seen[ch.Name] = true
+	for i := range ch.Rules {
+		for _, m := range ch.Rules[i].Matches {
+			if what := unknownAt(m, h); what != "" {
+				v.errorf("chain %s, rule %d: %s isn't known in %s", ch.Name, i+1, what, h)
+			}
+		}
+	}
+	for _, next := range v.table.follow(ch, v.maps) {
+		v.hook(v.chains[next], h, seen)
+	}
+}
+
+// unknownAt says what a match asks for that the kernel doesn't know at a hook, "" where it does. Sockets are looked for
+// by packets that come in alone (nft_socket, xt_socket).
+func unknownAt(m Match, h Hook) string {
+	field, ok := Src, false
+	switch m := m.(type) {
+	case SocketMatch:
+		if h != Prerouting && h != Input {
+			return "a packet's socket"
+		}
+	case IfaceMatch:
+		field, ok = m.Field, true
+	case IfaceAddrMatch:
+		field, ok = In, true
+	}
+	switch {
+	case ok && field == Out && (h == Prerouting || h == Input):
+		return "the interface that a packet leaves by"
+	case ok && field == In && (h == Output || h == Postrouting):
+		return "the interface that a packet comes in by"
+	}
+	return ""
 }

@@ -59,7 +59,7 @@ func TestAgainstNetipx(t *testing.T) {
 		s, _ := b.IPSet()
 		return s.Ranges()
 	}
-	for i := range 5000 {
+	for i := range 1500 {
 		a, oa := randomSets(t, r)
 		b, ob := randomSets(t, r)
 		for _, c := range []struct {

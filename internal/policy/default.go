@@ -6,12 +6,12 @@ import "quaywall/internal/diag"
 const DefaultText = `# The policy of this host. "quaywall check" reads it, "quaywall apply" puts it in force.
 version: 1
 
-inbound:                  # who may come in; the first rule that matches decides
+inbound:  # who may come in; the first rule that matches decides
   - allow: ssh
   - allow: ping
 
-egress: []                # what containers may reach
-outbound: []              # what the host itself may reach
+egress: []    # what containers may reach
+outbound: []  # what the host itself may reach
 
 # What happens to a packet that no rule matches: deny, reject (answers the client) or allow.
 defaults: {inbound: deny, egress: allow, outbound: allow}

@@ -54,7 +54,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-func mistakes(t *testing.T, text string) []mistake {
+func mistakes(t testing.TB, text string) []mistake {
 	var all []mistake
 	for _, c := range strings.Split("\n"+text, "\n=== ")[1:] {
 		name, body, _ := strings.Cut(c, "\n")

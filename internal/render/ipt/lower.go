@@ -267,15 +267,16 @@ func (b *body) emit(ch *Chain, c *condition, o outcome) error {
 		word = "-j"
 	}
 	inner := c.transport()
-	if len(variants) > 1 {
-		inner.rates = c.rates
+	text := o.comment
+	if len(variants) > 1 && len(c.rates) > 0 {
+		inner.rates, text = c.rates, "" // what isn't within the rate doesn't count
 	} else {
 		variants[0] = join(variants[0], join(c.rates...))
+		o.comment, o.inOrder = "", false
 	}
 	for _, v := range variants {
-		ch.add(v, comment(o.comment), word, sub.Name)
+		ch.add(v, comment(text), word, sub.Name)
 	}
-	o.comment, o.inOrder = "", false
 	if err := b.emit(sub, inner, o); err != nil {
 		return err
 	}

@@ -169,7 +169,7 @@ func (l *lowering) iface(c *condition, m ruleset.IfaceMatch) error {
 
 func (l *lowering) ifaceSets(c *condition, m ruleset.IfaceMatch, word string, names []string) {
 	var parts []string
-	for part := range slices.Chunk(names, maxSameNet) {
+	for part := range slices.Chunk(slices.Sorted(slices.Values(names)), maxSameNet) {
 		set := l.sets.add(word, Set{Kind: IfaceNets, Family: l.family, Entries: ifaceEntries(part, l.family)})
 		parts = append(parts, matchSet(set, "src,"+direction(m.Field), m.Not))
 	}

@@ -108,11 +108,21 @@ func (t *Table) inPlace(now []PlacedJump) bool {
 	return true
 }
 
+// Words splits a rule, as the save programs print it or as a payload holds it, into words without their quotes.
+func Words(spec string) ([]string, error) {
+	words, err := splitWords(spec)
+	var all []string
+	for _, w := range words {
+		all = append(all, w.text)
+	}
+	return all, err
+}
+
 // LeadsToOwn tells whether a rule, as the save programs print it, jumps to a chain of quaywall's.
 func LeadsToOwn(spec string) bool {
-	words, _ := splitWords(spec)
+	words, _ := Words(spec)
 	for i, w := range words {
-		if (w.text == "-j" || w.text == "-g") && i+1 < len(words) && strings.HasPrefix(words[i+1].text, Prefix) {
+		if (w == "-j" || w == "-g") && i+1 < len(words) && strings.HasPrefix(words[i+1], Prefix) {
 			return true
 		}
 	}

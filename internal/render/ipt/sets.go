@@ -1,6 +1,7 @@
 package ipt
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -162,28 +163,45 @@ func ifaceEntries(names []string, family ruleset.Family) iter.Seq[Entry] {
 	if family == ruleset.IPv6 {
 		all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
-	return func(yield func(Entry) bool) {
-		for _, name := range names {
+	return slices.Values(onNet(all, names))
+}
+
+// onNet are the entries for one network. To the kernel an interface and the beginning of its name are the same entry: of
+// such only the beginning is kept.
+func onNet(net netip.Prefix, names []string) []Entry {
+	var entries []Entry
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		covered := slices.ContainsFunc(names, func(o string) bool {
+			prefix, glob := strings.CutSuffix(o, "*")
+			return glob && o != name && strings.HasPrefix(name, prefix)
+		})
+		if !covered {
 			prefix, glob := strings.CutSuffix(name, "*")
-			if !yield(Entry{Net: all, Iface: prefix, Wildcard: glob}) {
-				return
-			}
+			entries = append(entries, Entry{Net: net, Iface: prefix, Wildcard: glob})
 		}
 	}
+	return entries
 }
 
 // pairEntries are the entries for interfaces and the addresses behind them.
 func pairEntries(pairs []ruleset.IfaceSubnet, family ruleset.Family) iter.Seq[Entry] {
-	return func(yield func(Entry) bool) {
-		for _, pair := range pairs {
-			prefix, glob := strings.CutSuffix(pair.Iface, "*")
-			for _, p := range pair.Subnet.Prefixes() {
-				if p.Addr().Is4() == (family == ruleset.IPv4) && !yield(Entry{Net: p, Iface: prefix, Wildcard: glob}) {
-					return
-				}
+	names := map[netip.Prefix][]string{}
+	for _, pair := range pairs {
+		for _, p := range pair.Subnet.Prefixes() {
+			if p.Addr().Is4() == (family == ruleset.IPv4) {
+				names[p] = append(names[p], pair.Iface)
 			}
 		}
 	}
+	var entries []Entry
+	for _, p := range slices.SortedFunc(maps.Keys(names), comparePrefixes) {
+		entries = append(entries, onNet(p, names[p])...)
+	}
+	return slices.Values(entries)
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // portEntries are the entries for ports.

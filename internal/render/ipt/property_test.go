@@ -1,0 +1,85 @@
+package ipt_test
+
+import (
+	"strings"
+	"testing"
+
+	"quaywall/internal/render/ipt"
+	"quaywall/internal/ruleset"
+	"quaywall/internal/testkit/iptwalk"
+	"quaywall/internal/testkit/rulegen"
+	"quaywall/internal/testkit/rulewalk"
+)
+
+// TestRenderedRulesDoTheSame leads packets through a ruleset and through what it was rendered to.
+func TestRenderedRulesDoTheSame(t *testing.T) {
+	rulesets := 400
+	if testing.Short() {
+		rulesets = 100
+	}
+	for seed := range uint64(rulesets) {
+		compareWalks(t, seed)
+	}
+}
+
+func compareWalks(t *testing.T, seed uint64) {
+	t.Helper()
+	d := rulegen.New(seed)
+	table := d.Table()
+	rules, err := ipt.Render(&ruleset.Ruleset{Tables: []ruleset.Table{table}})
+	if err != nil {
+		if !strings.Contains(err.Error(), "two protocols can't be excluded") {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		return
+	}
+	checkShape(t, seed, rules)
+	for range 40 {
+		pk, host := d.Packet(), d.Host()
+		want, err := rulewalk.Walk(&table, ruleset.Prerouting, pk, host)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		got, err := iptwalk.Walk(rules, "PREROUTING", pk, host)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if !iptwalk.Same(want, got) {
+			t.Fatalf("seed %d, packet %v, %+v:\nruleset:  %+v\nrendered: %+v\n%s", seed, pk, host, want, got, dump(rules))
+		}
+	}
+}
+
+func dump(r *ipt.Rules) string {
+	return string(r.IPv4.Payload(nil)) + string(r.IPv6.Payload(nil))
+}
+
+// checkShape looks for what the programs of iptables refuse or get wrong: options given twice, of which one is lost, and
+// tests that are no tests to them.
+func checkShape(t *testing.T, seed uint64, r *ipt.Rules) {
+	t.Helper()
+	for _, f := range []ipt.Family{r.IPv4, r.IPv6} {
+		for _, c := range f.Mangle.Chains {
+			if len(c.Name) > 28 {
+				t.Errorf("seed %d: the name of chain %s is too long", seed, c.Name)
+			}
+			for _, rule := range c.Rules {
+				for _, once := range []string{"-p", "-s", "-d", "-i", "-o", "-m tcp", "-m udp", "-m comment", "-j", "-g"} {
+					if strings.Count(" "+rule.Spec+" ", " "+once+" ") > 1 {
+						t.Errorf("seed %d: %q has %s twice", seed, rule.Spec, once)
+					}
+				}
+				for _, never := range []string{"! -i +", "! -o +", "0:65535"} {
+					if strings.Contains(rule.Spec+" ", " "+never+" ") {
+						t.Errorf("seed %d: %q has %s", seed, rule.Spec, never)
+					}
+				}
+			}
+		}
+	}
+	for _, s := range r.Sets {
+		if len(s.Name) > 31 || !ipt.OwnSet(s.Name) {
+			t.Errorf("seed %d: %s can't be the name of a set", seed, s.Name)
+		}
+	}
+}

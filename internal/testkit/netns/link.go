@@ -1,9 +1,11 @@
 package netns
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vishnetns "github.com/vishvananda/netns"
@@ -74,9 +76,24 @@ func (n *NS) Addr(t testing.TB, iface string, prefixes ...string) {
 			if err != nil {
 				return err
 			}
-			return h.AddrAdd(link, addr)
+			if err := h.AddrAdd(link, addr); err != nil {
+				return err
+			}
+			return waitForAddr(h, addr.IP)
 		})
 	}
+}
+
+// waitForAddr waits until the host takes an address for its own: for IPv6 the kernel makes the route some time later.
+func waitForAddr(h *netlink.Handle, ip net.IP) error {
+	for range 200 {
+		routes, err := h.RouteGet(ip)
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return errors.New("the address does not come up")
 }
 
 // Route sends a prefix by way of a gateway; "default" is 0.0.0.0/0 or ::/0, whichever the gateway's family is.

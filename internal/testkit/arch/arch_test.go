@@ -186,3 +186,13 @@ func TestEveryPackageHasADoc(t *testing.T) {
 		}
 	}
 }
+
+// TestTheTableIsCurrent: a row about a package that is gone would go on looking like a rule.
+func TestTheTableIsCurrent(t *testing.T) {
+	all := sources(t)
+	for place := range layers {
+		if !slices.ContainsFunc(all, func(s source) bool { return under(s.pkg, place) }) {
+			t.Errorf("no package is %s, which the table of layers names", place)
+		}
+	}
+}

@@ -100,8 +100,8 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
-	root.AddCommand(a.initCommand(), a.checkCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(), a.stopCommand(),
-		a.statusCommand(), a.servicesCommand(), a.versionCommand(), a.completionCommand(), a.undoCommand())
+	root.AddCommand(a.initCommand(), a.checkCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(),
+		a.stopCommand(), a.statusCommand(), a.servicesCommand(), a.versionCommand(), a.completionCommand(), a.undoCommand())
 	return root
 }
 

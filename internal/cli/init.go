@@ -166,21 +166,15 @@ func create(name, text string) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".quaywall-*")
-	if err != nil {
+	return writeBeside(name, []byte(text), func(tmp *os.File) error {
+		if err := tmp.Chmod(0o644); err != nil {
+			return err
+		}
+		// A link, unlike a rename, refuses to replace what somebody else wrote meanwhile.
+		err := os.Link(tmp.Name(), name)
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("%s is there already", name)
+		}
 		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.WriteString(text)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	// A link, unlike a rename, refuses to replace what somebody else wrote meanwhile.
-	if err := os.Link(tmp.Name(), name); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already", name)
-	} else if err != nil {
-		return err
-	}
-	return nil
+	})
 }

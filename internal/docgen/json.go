@@ -24,6 +24,7 @@ func answers() []answer {
 		{"Errors", []string{"cli.ErrorAnswer", "cli.ErrorBody", "cli.CutAnswer"}},
 		{"init", []string{"cli.InitAnswer"}},
 		{"check", []string{"cli.CheckAnswer"}},
+		{"fmt", []string{"cli.FmtAnswer"}},
 		{"plan and apply --dry-run", []string{"cli.PlanAnswer", "apply.Plan"}},
 		{"apply", []string{"cli.ApplyAnswer", "apply.Result"}},
 		{"confirm", []string{"apply.Confirmed"}},

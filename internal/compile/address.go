@@ -151,7 +151,7 @@ func (s *side) mappable() bool {
 
 // size is how many plain rules the side would take at most.
 func (s *side) size() int {
-	if s.not {
+	if s == nil || s.host || s.not {
 		return 1
 	}
 	return len(s.sets)

@@ -34,7 +34,7 @@ func TestFirstMatchWins(t *testing.T) {
 	if s, err := strconv.ParseUint(os.Getenv("QUAYWALL_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	policies := 500
+	policies := 300
 	if n, err := strconv.Atoi(os.Getenv("QUAYWALL_POLICIES")); err == nil {
 		policies = n
 	}
@@ -397,7 +397,7 @@ func describe(p *policy.Policy, section policy.Section) string {
 // A ruleset is kept on disk: what is read back is what was compiled.
 func TestJSONKeepsRulesets(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(50) {
+	for seed := range uint64(20) {
 		g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), inv: testHost()}
 		rs, _ := compile.Compile(g.policy(), g.inv, compile.Options{PickUp: g.oneIn(2), LogGroup: 86})
 		text, err := json.Marshal(rs)
@@ -410,6 +410,32 @@ func TestJSONKeepsRulesets(t *testing.T) {
 		}
 		if again, _ := json.Marshal(back); string(again) != string(text) || back.String() != rs.String() {
 			t.Fatalf("seed %d: read back as\n%s\nwas\n%s", seed, back.String(), rs)
+		}
+	}
+}
+
+// TestFirstMatchWinsInPacks does so where there are more ports than chains for them.
+func TestFirstMatchWinsInPacks(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), inv: testHost()}
+	p := g.policy()
+	p.Inbound = nil
+	for i := range 3000 {
+		r := g.rule(policy.Inbound)
+		r.What = []policy.Traffic{port(policy.TCP, uint16(2*i/3))}
+		r.Networks, r.Limit, r.Log = nil, rate.Rate{}, false
+		p.Inbound = append(p.Inbound, r)
+	}
+	rs, _ := compile.Compile(p, g.inv, compile.Options{LogGroup: 86})
+	if n := len(rs.Tables[0].Chains); n > 1500 {
+		t.Errorf("seed %d: %d chains", seed, n)
+	}
+	for range 500 {
+		pk := g.packet()
+		pk.Proto, pk.Flags, pk.DstPort = policy.TCP, packet.SYN, uint16(g.IntN(2100))
+		if msg := compare(&rs.Tables[0], p, g.inv, pk); msg != "" {
+			t.Fatalf("seed %d: %s", seed, msg)
 		}
 	}
 }

@@ -194,7 +194,7 @@ func (w *writer) ports(ch *ruleset.Chain, proto uint8, p *protoGroup) {
 	}
 	base := fmt.Sprintf("%s-%s", w.name, protoName(proto))
 	m := ruleset.Map{Name: w.c.names.claim(base + "-ports"), Key: ruleset.Port}
-	for _, class := range classify(p.spans, p.all) {
+	for _, class := range w.pack(proto, classify(p.spans, p.all)) {
 		verdict, origin := w.target(fmt.Sprintf("%s-%d", base, class.ports[0].First), class.rules, bothFamilies)
 		for _, ports := range class.ports {
 			m.Elements = append(m.Elements, ruleset.Element{Ports: ports, Verdict: verdict, Origin: origin})

@@ -10,10 +10,12 @@
 package diag
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Pos is a place in a source file. Line and Col count from 1; Col counts characters, not bytes. The zero Pos means
@@ -139,28 +141,27 @@ func (l List) Format(source func(file string) []byte) string {
 }
 
 // sourceLine finds line n (from 1) of a text.
-func sourceLine(text []byte, n int) (string, bool) {
+func sourceLine(text []byte, n int) ([]byte, bool) {
 	if text == nil || n < 1 {
-		return "", false
+		return nil, false
 	}
-	for line := range strings.Lines(string(text)) {
+	for line := range bytes.Lines(text) {
 		if n--; n == 0 {
-			return strings.TrimRight(line, "\r\n"), true
+			return bytes.TrimRight(line, "\r\n"), true
 		}
 	}
-	return "", false
+	return nil, false
 }
 
 // maxShown bounds what is shown of a source line, in characters: a file may be one line of a hundred megabytes.
 const maxShown = 160
 
-func writeCaret(b *strings.Builder, line string, pos Pos) {
-	runes := []rune(line)
+func writeCaret(b *strings.Builder, line []byte, pos Pos) {
 	start := 0
 	if pos.Col > maxShown {
-		start = min(pos.Col-maxShown/2, len(runes))
+		start = pos.Col - maxShown/2
 	}
-	shown := runes[start:min(len(runes), start+maxShown)]
+	shown := window(line, start)
 	number := fmt.Sprintf("%5d | ", pos.Line)
 	b.WriteString(number + printable(shown) + "\n")
 	if pos.Col < 1 {
@@ -168,6 +169,16 @@ func writeCaret(b *strings.Builder, line string, pos Pos) {
 	}
 	pad := min(pos.Col-1-start, len(shown))
 	b.WriteString(strings.Repeat(" ", len(number)+pad) + "^\n")
+}
+
+// window is what is shown of a line from a character on.
+func window(line []byte, start int) []rune {
+	for range start {
+		_, size := utf8.DecodeRune(line)
+		line = line[size:]
+	}
+	runes := []rune(string(line[:min(len(line), maxShown*utf8.UTFMax)]))
+	return runes[:min(len(runes), maxShown)]
 }
 
 // printable keeps a terminal safe from what a broken file holds, one character for one.

@@ -224,6 +224,9 @@ func didYouMean(word string, known []string) string {
 	if name := elsewhere[strings.ToLower(word)]; slices.Contains(known, name) {
 		return fmt.Sprintf("did you mean %q?", name)
 	}
+	if lower := strings.ToLower(word); lower != word && slices.Contains(known, lower) {
+		return fmt.Sprintf("did you mean %q?", lower)
+	}
 	if near := diag.Nearest(word, known); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}

@@ -1,6 +1,16 @@
 package policy
 
-import "testing"
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"quaywall/internal/diag"
+	"quaywall/internal/netset"
+	"quaywall/internal/rate"
+)
 
 // design is the example of the design without what comes with later versions.
 const design = `version: 1
@@ -66,5 +76,62 @@ func TestDefault(t *testing.T) {
 	}
 	if len(Default().Inbound) != 2 || Default().Inbound[0].Origin() != "default" || !p.Hygiene || p.Log.Count != 10 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// TestTyped looks at what each key of a rule becomes.
+func TestTyped(t *testing.T) {
+	text := `version: 1
+sets: {b: [192.0.2.0/24], a: ["2001:db8::/32", 10.0.0.1-10.0.0.3]}
+inbound:
+  - note: "größer: ja"
+    reject: [ssh, 8080]
+    from: [b, a, 192.0.2.1, b]
+    to: {not: 192.0.2.9}
+    on: [wg*, eth0, wg*]
+    network: [back, app]
+    log: true
+  - allow: any
+    to: {network: dmz}
+    limit: 10/minute burst 20
+    from: any
+egress:
+  - deny: any
+    to: host
+defaults: {inbound: reject, outbound: deny}
+trusted: [virbr*, lo]
+log: {denied: 5/hour}
+established: keep
+docker-repair: tell
+hygiene: off
+`
+	p, list := Parse("/etc/q/p.yaml", []byte(text))
+	if p == nil {
+		t.Fatal(list)
+	}
+	at := func(line, col int) diag.Pos { return diag.Pos{File: "/etc/q/p.yaml", Line: line, Col: col} }
+	r := p.Inbound[0]
+	want := Rule{
+		Pos: at(4, 5), Verb: Reject, What: []Traffic{tcp(22), tcp(8080)},
+		From: Addresses{Given: true, Sets: []string{"a", "b"}, Inline: netset.MustParse("192.0.2.1")},
+		To:   Addresses{Given: true, Not: true, Inline: netset.MustParse("192.0.2.9")},
+		On:   []string{"eth0", "wg*"}, Networks: []string{"app", "back"}, Log: true, Note: "größer: ja",
+	}
+	if diff := cmp.Diff(want, r, cmp.Comparer(netset.Set.Equal)); diff != "" {
+		t.Error(diff)
+	}
+	r = p.Inbound[1]
+	if r.Verb != Allow || r.From.Given || !r.To.Given || r.To.Network != "dmz" || r.Limit != (rate.Rate{Count: 10, Per: time.Minute, Burst: 20}) {
+		t.Errorf("%+v", r)
+	}
+	if to := p.Egress[0].To; !to.Given || !to.Host {
+		t.Errorf("%+v", to)
+	}
+	d := Defaults{Inbound: Verdict{Reject, at(18, 21)}, Egress: Verdict{Verb: Allow}, Outbound: Verdict{Deny, at(18, 39)}}
+	if p.Defaults != d || !p.Keep || p.Repair != RepairTell || p.Hygiene || p.Log != (rate.Rate{Count: 5, Per: time.Hour, Burst: 5}) {
+		t.Errorf("%+v", p)
+	}
+	if !slices.Equal(p.Trusted, []string{"lo", "virbr*"}) || p.Sets[0].Name != "a" || p.Sets[0].Pos != at(2, 27) {
+		t.Errorf("%v %v", p.Trusted, p.Sets)
 	}
 }

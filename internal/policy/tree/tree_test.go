@@ -2,6 +2,7 @@ package tree
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,4 +74,39 @@ func FuzzSameAsYAML(f *testing.F) {
 			t.Fatalf("read differently:\n%q\nhere  %s\nthere %s", src, got, want)
 		}
 	})
+}
+
+// TestPlaces: every word and comment is where it is said to be, in characters.
+func TestPlaces(t *testing.T) {
+	src := "\ufeffgrößer: \"ü\" # eins\nb:\n- c: [d, 'e',\n    {f: g}]\n  # zwei\n- h\n"
+	doc, list := Parse("f", []byte(src))
+	if len(list) > 0 {
+		t.Fatal(list)
+	}
+	lines := strings.Split(strings.TrimPrefix(src, "\ufeff"), "\n")
+	var check func(n *Node)
+	found := 0
+	check = func(n *Node) {
+		if n.Kind == Scalar {
+			found++
+			rest := string([]rune(lines[n.Line-1])[n.Col-1:])
+			if want := []string{"", "'", `"`}[n.Style] + n.Text; !strings.HasPrefix(rest, want) {
+				t.Errorf("%q is not at %d:%d, where %q is", want, n.Line, n.Col, rest)
+			}
+		}
+		for i := range n.Items {
+			check(&n.Items[i])
+		}
+	}
+	check(&doc.Root)
+	if found != 9 {
+		t.Errorf("%d words", found)
+	}
+	want := []Comment{{Line: 1, Col: 13, Text: "# eins"}, {Line: 5, Col: 3, Text: "# zwei", OwnLine: true}}
+	if !slices.Equal(doc.Comments, want) {
+		t.Errorf("%+v", doc.Comments)
+	}
+	if flow := doc.Root.Items[3].Items[0].Items[1]; !flow.Flow || flow.Line != 3 || flow.EndLine != 4 {
+		t.Errorf("%+v", flow)
+	}
 }

@@ -270,3 +270,17 @@ func protoName(proto uint8) string {
 	}
 	return fmt.Sprintf("proto-%d", proto)
 }
+
+// where gives the rules that are wanted; the same list where all are.
+func where(rules []policy.Rule, wanted func(policy.Rule) bool) []policy.Rule {
+	if !slices.ContainsFunc(rules, func(r policy.Rule) bool { return !wanted(r) }) {
+		return rules
+	}
+	var found []policy.Rule
+	for _, r := range rules {
+		if wanted(r) {
+			found = append(found, r)
+		}
+	}
+	return found
+}

@@ -1,0 +1,45 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"quaywall/internal/netset"
+	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
+)
+
+func established() ruleset.Rule {
+	return passes("established", ruleset.CtStateMatch{States: ruleset.StateEstablished | ruleset.StateRelated})
+}
+
+// alwaysPasses are the rules for what IPv4 and IPv6 can't live without.
+func alwaysPasses() []ruleset.Rule {
+	icmp := func(f ruleset.Family, types ...uint8) ruleset.Match {
+		return ruleset.ICMPTypeMatch{Family: f, Types: types}
+	}
+	return []ruleset.Rule{
+		passes("neighbour discovery", icmp(ruleset.IPv6, 133, 134, 135, 136)),
+		passes("multicast listeners", icmp(ruleset.IPv6, 130, 131, 132, 143)),
+		passes("ICMPv6 errors", icmp(ruleset.IPv6, 1, 2, 3, 4)),
+		passes("ICMP errors", icmp(ruleset.IPv4, 3, 11, 12)),
+		passes("IGMP", ruleset.FamilyMatch{Family: ruleset.IPv4}, ruleset.ProtoMatch{Proto: protoIGMP}),
+	}
+}
+
+const protoIGMP = 2
+
+func dhcpReplies() []ruleset.Rule {
+	linkLocal := netset.Of(netip.MustParsePrefix("fe80::/10"))
+	return []ruleset.Rule{
+		passes("DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, 68))...),
+		passes("DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
+			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, 546)),
+	}
+}
+
+// runningBefore keeps the host's own connections that nobody tracked before the first apply. It stays: a socket that is
+// connected is a connection that was allowed once, and a packet that isn't a bare SYN opens none.
+func runningBefore() ruleset.Rule {
+	return passes("running before", append(midStream(), ruleset.SocketMatch{})...)
+}

@@ -1,0 +1,103 @@
+package compile
+
+import (
+	"slices"
+	"strings"
+
+	"quaywall/internal/netset"
+	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
+)
+
+// bridgeMatch holds for packets that come from or leave for a Docker bridge.
+func (c *compiler) bridgeMatch(field ruleset.Field) ruleset.Match {
+	if c.bridges == "" {
+		all := append(c.inv.Bridges(), "docker0", "docker_gwbridge")
+		slices.Sort(all)
+		c.bridges = c.set(ruleset.Set{Name: "bridges", Key: ruleset.Iface, Ifaces: slices.Compact(all)})
+	}
+	return ruleset.IfaceMatch{Field: field, Set: c.bridges}
+}
+
+// likeDocker is how Docker names the bridges that it makes by itself.
+const likeDocker = "br-"
+
+// fromContainers judges connections that begin in a container.
+func (c *compiler) fromContainers(ch *ruleset.Chain) {
+	bridge := c.bridgeMatch(ruleset.In)
+	if !restricts(c.policy, policy.Egress) {
+		add(ch, passes("from a container", bridge))
+		return
+	}
+	add(ch, leads(c.egress(), "from a container", bridge))
+}
+
+// unknownBridge holds for interfaces that are named like Docker's bridges and were not there when this was compiled.
+func (c *compiler) unknownBridge(field ruleset.Field) []ruleset.Match {
+	matches := []ruleset.Match{ruleset.IfaceMatch{Field: field, Names: []string{likeDocker + "*"}}}
+	var known []string
+	for _, i := range c.inv.Interfaces {
+		if strings.HasPrefix(i.Name, likeDocker) {
+			known = append(known, i.Name)
+		}
+	}
+	if len(known) > 0 {
+		const name = "known-bridges"
+		if !slices.ContainsFunc(c.sets, func(s ruleset.Set) bool { return s.Name == name }) {
+			c.set(ruleset.Set{Name: name, Key: ruleset.Iface, Ifaces: known})
+		}
+		matches = append(matches, ruleset.IfaceMatch{Field: field, Set: name, Not: true})
+	}
+	return matches
+}
+
+// egress is the chain for what comes from a container. Packets within one network aren't judged, except those to the
+// host's own address there, its gateway: by that a container reaches the host.
+func (c *compiler) egress() string {
+	ch := c.chain("egress", nil)
+	notHost := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes, Not: true}
+	for _, f := range families {
+		if pairs := c.pairs(f); len(pairs) > 0 {
+			key, name := ruleset.IfaceAddr4, "networks4"
+			if f == ruleset.IPv6 {
+				key, name = ruleset.IfaceAddr6, "networks6"
+			}
+			c.set(ruleset.Set{Name: name, Key: key, Pairs: pairs})
+			within := ruleset.IfaceAddrMatch{Field: ruleset.Dst, Family: f, Set: name}
+			add(ch, passes("within one network", within, notHost))
+		}
+	}
+	add(ch, runningBefore()) // not in egressRules: the kernel looks for sockets in prerouting and not in forward
+	c.egressRules(ch, "egress", c.policy.Egress)
+	return ch.Name
+}
+
+// egressRules are the end of a chain for what comes from a container.
+func (c *compiler) egressRules(ch *ruleset.Chain, name string, rules []policy.Rule) {
+	add(ch, alwaysPasses()...)
+	add(ch, dhcpReplies()...)
+	if c.options.PickUp {
+		add(ch, passes("container flow running before", midStream()...))
+	}
+	c.sectionIn(ch, section{name: name, section: policy.Egress, rules: rules})
+}
+
+// pairs are Docker's bridges with the subnets behind them, of one family.
+func (c *compiler) pairs(f ruleset.Family) []ruleset.IfaceSubnet {
+	var found []ruleset.IfaceSubnet
+	for _, n := range c.inv.Networks {
+		for _, p := range n.Subnets {
+			if p.Addr().Is4() == (f == ruleset.IPv4) {
+				found = append(found, ruleset.IfaceSubnet{Iface: n.Bridge, Subnet: netset.Of(p)})
+			}
+		}
+	}
+	return found
+}
+
+// restricts tells whether a section ever denies, limits or logs. A section that doesn't needs no rules.
+func restricts(p *policy.Policy, s policy.Section) bool {
+	return p.Default(s).Verb != policy.Allow || slices.ContainsFunc(p.Rules(s), func(r policy.Rule) bool {
+		return r.Verb != policy.Allow || !r.Limit.IsZero() || r.Log
+	})
+}

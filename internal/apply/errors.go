@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"quaywall/internal/diag"
 	"quaywall/internal/guard"
@@ -116,8 +115,5 @@ func mismatch(expected, got *kernel.Listing) error {
 	return fmt.Errorf("the kernel does not hold what was put into it (- missing, + too much):\n%s", strings.Join(lines, "\n"))
 }
 
-// noRoot is what every command that talks to the kernel needs.
+// errNoRoot is what every command that talks to the kernel needs.
 var errNoRoot = errors.New("this needs root (CAP_NET_ADMIN)")
-
-// age is a duration as a person says it.
-func age(d time.Duration) string { return d.Round(time.Second).String() }

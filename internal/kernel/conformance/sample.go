@@ -1,8 +1,6 @@
 package conformance
 
 import (
-	"go4.org/netipx"
-
 	"quaywall/internal/netset"
 	"quaywall/internal/ruleset"
 )
@@ -40,12 +38,4 @@ func Sample() *ruleset.Ruleset {
 			{Ports: netset.Ports{First: 80, Last: 443}, Verdict: web, Origin: ruleset.Origin{Line: "policy.yaml:6"}},
 		}}},
 	}}}
-}
-
-func addrRange(text string) netipx.IPRange {
-	r, err := netset.ParseRange(text)
-	if err != nil {
-		panic(err) // a mistake in a table of the tests
-	}
-	return r
 }

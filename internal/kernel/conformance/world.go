@@ -23,8 +23,6 @@ type world struct {
 var (
 	client4, host4 = netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.1")
 	client6, host6 = netip.MustParseAddr("2001:db8:1::2"), netip.MustParseAddr("2001:db8:1::1")
-	inside4        = netip.MustParseAddr("172.17.0.2")
-	inside6        = netip.MustParseAddr("fd17::2")
 )
 
 func newWorld(t *testing.T) *world {

@@ -55,7 +55,7 @@ const quiet = 10 * time.Minute
 
 // Numbers of nfnetlink_conntrack.h and nf_conntrack_common.h.
 const (
-	newFlow = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0 // IPCTNL_MSG_CT_NEW
+	newFlow = unix.NFNL_SUBSYS_CTNETLINK << 8 // with IPCTNL_MSG_CT_NEW, which is 0
 
 	ctaTupleOrig, ctaTupleReply, ctaStatus, ctaTimeout = 1, 2, 3, 7
 	ctaTupleIP, ctaTupleProto                          = 1, 2

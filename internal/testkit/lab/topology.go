@@ -136,12 +136,3 @@ func (t Topology) segments() []string {
 	}
 	return names
 }
-
-func (t Topology) engines() bool {
-	for _, n := range t.Nodes {
-		if n.Engine != nil {
-			return true
-		}
-	}
-	return false
-}

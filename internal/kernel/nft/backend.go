@@ -6,7 +6,7 @@
 //
 // The table is `inet quaywall`; hand-written rules have `inet quaywall_raw` for themselves. No other table is touched.
 //
-// Be aware: a set of more than 65,536 elements is not read element by element (the kernel takes time in the square of
+// Be aware: a set of more than 16,384 elements is not read element by element (the kernel takes time in the square of
 // their number): what was written with it is believed, and from Linux 6.17 on the kernel's count of its elements is
 // compared. So are the counters of such maps left out.
 package nft

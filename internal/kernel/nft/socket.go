@@ -227,35 +227,60 @@ type refusedError struct {
 
 func (e *refusedError) Unwrap() error { return e.refusal }
 
+// batch is a transaction as it is sent: one datagram, kept in pieces so that its size needn't be known before.
+type batch struct {
+	*socket
+	pieces [][]byte
+	size   int
+	last   []byte // the message that was added last
+}
+
+// Pieces grow with what there is already, so that a datagram of 2 GiB has fewer than the 1,024 pieces (UIO_MAXIOV) that may
+// be sent at once, and a small one is small.
+const smallestPiece, largestPiece = 1 << 14, 1 << 22
+
+// add adds a message. Its length is that of its body and little more.
+func (b *batch) add(length int, write func([]byte) []byte) {
+	if n := len(b.pieces); n == 0 || len(b.pieces[n-1])+length > cap(b.pieces[n-1]) {
+		b.pieces = append(b.pieces, make([]byte, 0, max(length, min(b.size+smallestPiece, largestPiece))))
+	}
+	piece := &b.pieces[len(b.pieces)-1]
+	before := len(*piece)
+	*piece = write(*piece)
+	b.last = (*piece)[before:]
+	b.size += len(b.last)
+}
+
+// headersLen is what stands in front of a body.
+const headersLen = unix.NLMSG_HDRLEN + headerLen
+
 // transact sends messages as one transaction, on the condition that nobody has changed any rules since the generation
 // genID; 0 is no condition. Where the condition doesn't hold, the error is ERESTART.
 func (s *socket) transact(genID uint32, messages iter.Seq2[render.Message, error]) error {
 	begin := binary.NativeEndian.AppendUint16(nil, unix.SizeofNlAttr+4)
 	begin = binary.NativeEndian.AppendUint16(begin, nfnlBatchGenID)
 	begin = binary.BigEndian.AppendUint32(begin, genID)
-	var batch []byte
-	batch = s.appendBatch(batch, unix.NFNL_MSG_BATCH_BEGIN, begin)
-	first, last := s.sequence, 0
+	b := &batch{socket: s}
+	b.add(headersLen+len(begin), func(to []byte) []byte { return s.appendBatch(to, unix.NFNL_MSG_BATCH_BEGIN, begin) })
+	first := s.sequence
 	for m, err := range messages {
 		if err != nil {
 			return err
 		}
-		last = len(batch)
-		batch = s.appendMessage(batch, unix.NFPROTO_INET, m.Type, m.Flags, m.Body)
-	}
-	if last == 0 {
-		return nil
+		b.add(headersLen+len(m.Body), func(to []byte) []byte {
+			return s.appendMessage(to, unix.NFPROTO_INET, m.Type, m.Flags, m.Body)
+		})
 	}
 	// Only the last message is acknowledged: that it was is the proof that all have been read and put in force.
-	flags := binary.NativeEndian.Uint16(batch[last+6:])
-	binary.NativeEndian.PutUint16(batch[last+6:], flags|unix.NLM_F_ACK)
+	flags := binary.NativeEndian.Uint16(b.last[6:])
+	binary.NativeEndian.PutUint16(b.last[6:], flags|unix.NLM_F_ACK)
 	acknowledged := s.sequence
-	batch = s.appendBatch(batch, unix.NFNL_MSG_BATCH_END, nil)
-	if err := s.makeRoom(len(batch)); err != nil {
+	b.add(headersLen, func(to []byte) []byte { return s.appendBatch(to, unix.NFNL_MSG_BATCH_END, nil) })
+	if err := s.makeRoom(b.size); err != nil {
 		return err
 	}
-	if err := s.send(batch); err != nil {
-		return fmt.Errorf("sending %d bytes: %w", len(batch), err)
+	if _, err := unix.SendmsgBuffers(s.fd, b.pieces, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
+		return fmt.Errorf("sending %d bytes: %w", b.size, err)
 	}
 	return s.outcome(first, acknowledged)
 }

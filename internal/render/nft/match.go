@@ -148,6 +148,16 @@ func (b *builder) oneIface(name string, not bool) error {
 }
 
 func (b *builder) addr(m ruleset.AddrMatch) error {
+	ranges := ofFamily(m.Addrs, m.Family).Ranges()
+	if m.Set == "" && (len(ranges) == 1 || m.Not && len(ranges) <= maxAlternatives) {
+		for _, r := range ranges {
+			if err := b.loadAddr(m.Field, m.Family, reg1); err != nil {
+				return err
+			}
+			b.addrRange(r, m.Not)
+		}
+		return noneIf(len(ranges) == 0)
+	}
 	if err := b.loadAddr(m.Field, m.Family, reg1); err != nil {
 		return err
 	}
@@ -155,12 +165,15 @@ func (b *builder) addr(m ruleset.AddrMatch) error {
 		b.lookup(m.Set, m.Not)
 		return nil
 	}
-	addrs := ofFamily(m.Addrs, m.Family)
-	if addrs.Len() == 1 {
-		b.addrRange(addrs.Ranges()[0], m.Not)
-		return nil
+	return list(b, ranges, addrList, m.Not)
+}
+
+// noneIf refuses lists of nothing: a rule that matches nothing, or everything, is a mistake of who made it.
+func noneIf(empty bool) error {
+	if empty {
+		return errors.New("a list of nothing")
 	}
-	return list(b, addrs.Ranges(), addrList, m.Not)
+	return nil
 }
 
 // ofFamily is the part of a set that is of a family.
@@ -252,21 +265,27 @@ func (b *builder) loadTransport(offset, length uint32) {
 }
 
 func (b *builder) ports(m ruleset.PortMatch) error {
-	if err := b.loadPort(m.Field); err != nil {
-		return err
+	ports := joined(m.Ports)
+	if len(ports) != 1 && !(m.Not && len(ports) <= maxAlternatives) {
+		if err := b.loadPort(m.Field); err != nil {
+			return err
+		}
+		return list(b, ports, portList, m.Not)
 	}
-	if len(m.Ports) != 1 {
-		return list(b, m.Ports, portList, m.Not)
+	for _, p := range ports {
+		if err := b.loadPort(m.Field); err != nil {
+			return err
+		}
+		switch {
+		case p.First > p.Last:
+			return fmt.Errorf("%s is no range of ports", p)
+		case p.First == p.Last:
+			b.add(equal(big16(p.First), m.Not))
+		default:
+			b.between(big16(p.First), big16(p.Last), m.Not)
+		}
 	}
-	switch p := m.Ports[0]; {
-	case p.First > p.Last:
-		return fmt.Errorf("%s is no range of ports", p)
-	case p.First == p.Last:
-		b.add(equal(big16(p.First), m.Not))
-	default:
-		b.between(big16(p.First), big16(p.Last), m.Not)
-	}
-	return nil
+	return noneIf(len(ports) == 0)
 }
 
 func (b *builder) icmp(m ruleset.ICMPTypeMatch) error {
@@ -384,8 +403,8 @@ func (b *builder) sourceRate(m ruleset.SourceRateMatch) error {
 
 // list holds if the register is one of several values.
 func list[T any](b *builder, values []T, typ listType[T], not bool) error {
-	if len(values) == 0 {
-		return errors.New("a list of nothing")
+	if err := noneIf(len(values) == 0); err != nil {
+		return err
 	}
 	set, err := typ.set(values)
 	if err != nil {

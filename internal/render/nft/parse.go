@@ -255,16 +255,18 @@ func ParseSet(body []byte) (table string, s Set, err error) {
 
 // bytes is the summary as it is kept with a set.
 func (s Summary) bytes() []byte {
-	return append(binary.BigEndian.AppendUint32(nil, uint32(s.Elements)), s.Digest[:]...)
+	b := binary.BigEndian.AppendUint32(nil, uint32(s.Elements))
+	b = binary.BigEndian.AppendUint32(b, uint32(s.Ends))
+	return append(b, s.Digest[:]...)
 }
 
 func parseSummary(b []byte) *Summary {
 	s := &Summary{}
-	if len(b) != 4+len(s.Digest) {
+	if len(b) != 8+len(s.Digest) {
 		return nil
 	}
-	s.Elements = int(binary.BigEndian.Uint32(b))
-	copy(s.Digest[:], b[4:])
+	s.Elements, s.Ends = int(binary.BigEndian.Uint32(b)), int(binary.BigEndian.Uint32(b[4:]))
+	copy(s.Digest[:], b[8:])
 	return s
 }
 

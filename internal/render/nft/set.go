@@ -82,18 +82,21 @@ func setOf(s *ruleset.Set) (Set, error) {
 
 func addrSet(key KeyType, addrs netset.Set) Set {
 	return Set{Key: key, Flags: unix.NFT_SET_INTERVAL, Count: -1, Elements: func(yield func(Element) bool) {
+		var buf addrBuffer
 		for r := range addrs.Each() {
-			if !addrInterval(r, Element{}, yield) {
+			if !buf.interval(r, Element{}, yield) {
 				return
 			}
 		}
 	}}
 }
 
-// addrInterval yields the elements of a range. e is what else the first one has.
-func addrInterval(r netipx.IPRange, e Element, yield func(Element) bool) bool {
-	var first, end [16]byte
-	e.Key = putAddr(&first, r.From())
+// addrBuffer is room for the two keys of a range, so that a million of them don't each take their own.
+type addrBuffer struct{ first, end [16]byte }
+
+// interval yields the elements of a range. e is what else the first one has.
+func (b *addrBuffer) interval(r netipx.IPRange, e Element, yield func(Element) bool) bool {
+	e.Key = putAddr(&b.first, r.From())
 	if !yield(e) {
 		return false
 	}
@@ -101,7 +104,7 @@ func addrInterval(r netipx.IPRange, e Element, yield func(Element) bool) bool {
 	if !next.IsValid() { // up to the last address: the interval stays open
 		return true
 	}
-	return yield(Element{Key: putAddr(&end, next), End: true})
+	return yield(Element{Key: putAddr(&b.end, next), End: true})
 }
 
 func putAddr(buf *[16]byte, a netip.Addr) []byte {
@@ -219,15 +222,27 @@ func pairSet(key KeyType, pairs []ruleset.IfaceSubnet, family ruleset.Family) (S
 	return Set{Key: key, Flags: flags, Count: -1, Elements: slices.Values(elements)}, nil
 }
 
-// portSet is a plain set of ports, or one of intervals where there are ranges among them.
-func portSet(ports []netset.Ports) (Set, error) {
-	ports = slices.Clone(ports)
-	slices.SortFunc(ports, func(a, b netset.Ports) int { return int(a.First) - int(b.First) })
-	for i, p := range ports {
-		if p.First > p.Last || i > 0 && ports[i-1].Last >= p.First {
-			return Set{}, fmt.Errorf("%s is no range of ports, or overlaps another one", p)
+// joined is ranges of ports sorted, those that overlap or touch made one.
+func joined(ports []netset.Ports) []netset.Ports {
+	sorted := slices.Clone(ports)
+	slices.SortFunc(sorted, func(a, b netset.Ports) int { return int(a.First) - int(b.First) })
+	var all []netset.Ports
+	for _, p := range sorted {
+		if n := len(all); n > 0 && int(p.First) <= int(all[n-1].Last)+1 {
+			all[n-1].Last = max(all[n-1].Last, p.Last)
+		} else {
+			all = append(all, p)
 		}
 	}
+	return all
+}
+
+// portSet is a plain set of ports, or one of intervals where there are ranges among them.
+func portSet(list []netset.Ports) (Set, error) {
+	if i := slices.IndexFunc(list, func(p netset.Ports) bool { return p.First > p.Last }); i >= 0 {
+		return Set{}, fmt.Errorf("%s is no range of ports", list[i])
+	}
+	ports := joined(list)
 	set := Set{Key: portKey, Flags: portFlags(ports), Count: -1}
 	set.Elements = func(yield func(Element) bool) {
 		for _, p := range ports {
@@ -294,8 +309,9 @@ func verdictMap(m *ruleset.Map) (Set, error) {
 
 func addrElements(m *ruleset.Map, element func(int) Element) iter.Seq[Element] {
 	return func(yield func(Element) bool) {
+		var buf addrBuffer
 		for i := range m.Elements {
-			if !addrInterval(m.Elements[i].Addrs, element(i), yield) {
+			if !buf.interval(m.Elements[i].Addrs, element(i), yield) {
 				return
 			}
 		}
@@ -374,16 +390,22 @@ var (
 	portList  = listType[netset.Ports]{"ports", portSet, netset.Ports.String}
 )
 
-func rangeSet(ranges []netipx.IPRange) (Set, error) {
+// rangeOf is the set of ranges, which are valid.
+func rangeOf(ranges ...netipx.IPRange) netset.Set {
 	var b netset.Builder
 	for _, r := range ranges {
 		b.Add(r)
 	}
-	addrs, err := b.Set()
+	s, _ := b.Set() // they come from a set
+	return s
+}
+
+func rangeSet(ranges []netipx.IPRange) (Set, error) {
+	addrs := rangeOf(ranges...)
 	if !addrs.V6().IsEmpty() {
-		return addrSet(addr6Key, addrs), err
+		return addrSet(addr6Key, addrs), nil
 	}
-	return addrSet(addr4Key, addrs), err
+	return addrSet(addr4Key, addrs), nil
 }
 
 func icmpList(f ruleset.Family) listType[uint8] {

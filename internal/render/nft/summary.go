@@ -14,11 +14,21 @@ import (
 // Summary tells sets apart: what kind of set it is and what it holds, comments included, counters not.
 type Summary struct {
 	Elements int // intervals count once
+	Ends     int // of intervals; one that goes up to the last key has none
 	Digest   [16]byte
 }
 
 // Text is the digest in hex.
 func (s Summary) Text() string { return hex.EncodeToString(s.Digest[:]) }
+
+// CountIs tells whether the kernel's count of a set's elements is as of a set of this summary. A beginning and an end make
+// one, rounded down.
+func (s Summary) CountIs(count int) bool {
+	if s.Ends > 0 {
+		return count == (s.Elements+s.Ends)/2
+	}
+	return count == s.Elements
+}
 
 // Summarize goes through a rendered set. It takes the elements in their order and keeps none of them.
 func (s *Set) Summarize() Summary {
@@ -72,25 +82,28 @@ func (s *Set) header() string {
 	return fmt.Sprintf("%d %d %#x %t %s %d %q", s.Key.Magic, s.Key.Len, s.Flags, s.Counter, s.Timeout, s.Size, s.Comment)
 }
 
+// digester hashes elements, many at a time.
 type digester struct {
 	hash     hash.Hash
-	record   []byte
+	pending  []byte
 	elements int
+	ends     int
 }
 
+// digestSize is how much is hashed at a time, about.
+const digestSize = 4 << 10
+
 func (s *Set) digester() *digester {
-	d := &digester{hash: sha256.New()}
-	d.hash.Write([]byte(s.header()))
-	return d
+	return &digester{hash: sha256.New(), pending: append(make([]byte, 0, 2*digestSize), s.header()...)}
 }
 
 func (d *digester) add(e Element) {
-	if !e.End {
-		d.elements++
-	}
-	b := append(d.record[:0], byte(len(e.Key)), byte(len(e.KeyEnd)), 0)
+	b := append(d.pending, byte(len(e.Key)), byte(len(e.KeyEnd)), 0)
 	if e.End {
-		b[2] = 1
+		b[len(b)-1] = 1
+		d.ends++
+	} else {
+		d.elements++
 	}
 	b = append(append(b, e.Key...), e.KeyEnd...)
 	if e.Verdict != nil {
@@ -98,12 +111,16 @@ func (d *digester) add(e Element) {
 		b = append(append(b, e.Verdict.Chain...), 0)
 	}
 	b = append(append(b, e.Comment...), 0)
-	d.record = b
-	d.hash.Write(b)
+	if len(b) >= digestSize {
+		d.hash.Write(b)
+		b = b[:0]
+	}
+	d.pending = b
 }
 
 func (d *digester) sum() Summary {
-	s := Summary{Elements: d.elements}
+	d.hash.Write(d.pending)
+	s := Summary{Elements: d.elements, Ends: d.ends}
 	copy(s.Digest[:], d.hash.Sum(nil))
 	return s
 }

@@ -73,8 +73,7 @@ type Set struct {
 
 	// Written is the summary that was kept with a set that was read, by the one who filled it; nil if there is none.
 	Written *Summary
-	// Count is how many elements the kernel says the set has, ends of intervals included; -1 where it doesn't say (before
-	// Linux 6.17).
+	// Count is how many elements the kernel says the set has; -1 where it doesn't say (before Linux 6.17).
 	Count int
 }
 

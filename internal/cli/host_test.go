@@ -240,12 +240,8 @@ func TestNotRoot(t *testing.T) {
 	m := newMachine(t)
 	write(t, m.dir, "policy.yaml", webPolicy)
 	must(t, os.Chmod(m.dir, 0o777))
-	for dir := m.dir; dir != "/"; dir = filepath.Dir(dir) {
-		must(t, os.Chmod(dir, must2(t, dir)|0o055))
-	}
-	for dir := filepath.Dir(program); dir != "/"; dir = filepath.Dir(dir) {
-		must(t, os.Chmod(dir, must2(t, dir)|0o055))
-	}
+	letIn(t, m.dir)
+	letIn(t, filepath.Dir(program))
 	nobody := func(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
@@ -268,9 +264,53 @@ func TestNotRoot(t *testing.T) {
 	}
 }
 
-func must2(t *testing.T, name string) os.FileMode {
+// letIn lets everybody into a folder of the test's, and into those that lead to it.
+func letIn(t *testing.T, dir string) {
 	t.Helper()
-	info, err := os.Stat(name)
-	must(t, err)
-	return info.Mode()
+	for ; dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		must(t, err)
+		must(t, os.Chmod(dir, info.Mode().Perm()|0o055))
+	}
+}
+
+// TestWithoutIptables: the backend that needs it says so, changes nothing, and the other one works.
+func TestWithoutIptables(t *testing.T) {
+	netns.Tool(t, "unshare")
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", webPolicy)
+	// In a mount namespace of its own, the program finds something in their place that can't be run.
+	script := "for p in " + hidden(t, "iptables-nft-restore", "iptables-legacy-restore") +
+		`; do mount --bind /dev/null "$p" || exit 99; done; exec "$0" "$@"`
+	hide := func(cmd *exec.Cmd) {
+		unshare, err := exec.LookPath("unshare")
+		must(t, err)
+		cmd.Path, cmd.Args = unshare, append([]string{"unshare", "--mount", "sh", "-c", script}, cmd.Args...)
+	}
+	without := func(args string) (r ran) {
+		m.Do(t, func() { r = runAs(t, m.dir, hide, strings.Fields(args)...) })
+		return r
+	}
+	before := m.rules(t)
+	without("apply --backend iptables policy.yaml").expect(t, 1, nil, []string{"install the package iptables", "nothing was changed"})
+	if after := m.rules(t); after != before {
+		t.Errorf("refused, and something was changed:\n%s", after)
+	}
+	without("apply policy.yaml").expect(t, 0, []string{"in force", "nft: "}, []string{})
+	without("stop").expect(t, 0, []string{"stopped"}, []string{})
+}
+
+// hidden are the files that programs really are.
+func hidden(t *testing.T, programs ...string) string {
+	t.Helper()
+	var files []string
+	for _, p := range programs {
+		netns.Tool(t, p)
+		path, err := exec.LookPath(p)
+		must(t, err)
+		path, err = filepath.EvalSymlinks(path)
+		must(t, err)
+		files = append(files, path)
+	}
+	return strings.Join(files, " ")
 }

@@ -135,7 +135,7 @@ func TestApplySets(t *testing.T) {
 			fmt.Fprintf(&nft, "%s,\n", p)
 			fmt.Fprintf(&restore, "add hand %s\n", p)
 		}
-		nft.WriteString("} }\n chain c { type filter hook prerouting priority -149; ip saddr @s drop; } }\n")
+		nft.WriteString("} }\n chain c { type filter hook prerouting priority -149; ip saddr @s drop; }\n}\n")
 		pairs := 3
 		measureSet(t, n, pairs, "nft", plain.String(), []string{"nft", "delete table inet hand", "-f", "-"}, nft.Bytes(), 0.5)
 		measureSet(t, n, pairs, "iptables", plain.String(), []string{"ipset", "destroy hand", "restore"}, restore.Bytes(), 1.2)

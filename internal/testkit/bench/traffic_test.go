@@ -93,7 +93,7 @@ var byHandDrops = map[string]string{
 	"DOCKER-USER": "iptables -I DOCKER-USER -i eth0 -j DROP",
 	"mangle":      "iptables -t mangle -A PREROUTING -i eth0 -p udp --dport 8081 -j DROP",
 	"prerouting": "nft -f - <<E\ntable inet hand { chain c { type filter hook prerouting priority -149; ct state established accept; " +
-		"iifname eth0 udp dport 8081 drop; } }\nE",
+		"iifname eth0 udp dport 8081 drop; }\n}\nE",
 }
 
 func TestDenied(t *testing.T) {

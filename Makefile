@@ -26,7 +26,7 @@ demo: ## a throw-away host with real containers, before and after, by real packe
 bench: ## measure quaywall beside what it is compared with, into dist/bench.md and .json (root, half an hour)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
 	@mkdir -p dist
-	scripts/go test -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
+	scripts/go test -exec '$(CURDIR)/scripts/isolated' -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
 
 lint: ## check form, suspicious code and generated files
 	@scripts/lint

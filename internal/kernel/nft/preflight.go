@@ -98,7 +98,7 @@ func (s *socket) tryRaw(ctx context.Context, text string, before *kernel.Listing
 	if err != nil {
 		return err
 	}
-	want := []string{"inet " + rawTable, "inet " + tableName}
+	want := []string{"inet " + tableName, "inet " + rawTable} // sorted
 	if slices.Sort(tables); !slices.Equal(tables, want) {
 		return fmt.Errorf("the hand-written nft rules leave the tables %q, where %q are expected: %s", tables, want, rawAdvice)
 	}

@@ -94,7 +94,7 @@ func stream(ctx context.Context, s Stream, began func()) (StreamResult, error) {
 
 func (s Stream) pump(ctx context.Context, conn net.Conn, r *StreamResult) error {
 	last := time.Now()
-	defer func() { r.Stall = max(r.Stall, time.Since(last)) }()
+	defer func() { r.stalled(last) }()
 	interval := s.Interval
 	if interval == 0 {
 		interval = 5 * time.Millisecond
@@ -114,7 +114,15 @@ func (s Stream) pump(ctx context.Context, conn net.Conn, r *StreamResult) error 
 			return fmt.Errorf("number %d came where %d was due", n, r.Blocks)
 		}
 		r.Blocks++
-		r.Stall, last = max(r.Stall, time.Since(last)), time.Now()
+		r.stalled(last)
+		last = time.Now()
+	}
+}
+
+// stalled notes a time without a number if it is the longest.
+func (r *StreamResult) stalled(since time.Time) {
+	if d := time.Since(since); d > r.Stall {
+		r.Stall, r.Since = d, since
 	}
 }
 

@@ -17,6 +17,7 @@ type Request struct {
 	Hold    *Hold    `json:"hold,omitempty"`
 	Send    *Send    `json:"send,omitempty"`
 	Capture *Capture `json:"capture,omitempty"`
+	Nflog   *Nflog   `json:"nflog,omitempty"`
 	Seen    *Seen    `json:"seen,omitempty"`
 	Resolve *Resolve `json:"resolve,omitempty"`
 	Shell   *Shell   `json:"shell,omitempty"`
@@ -126,6 +127,7 @@ type StreamResult struct {
 	Error  string        `json:"error,omitempty"` // why it broke, a wrong number included
 	Blocks uint64        `json:"blocks"`          // numbers received, in order
 	Stall  time.Duration `json:"stall"`           // the longest time without a number, the end included
+	Since  time.Time     `json:"since"`           // when that began
 }
 
 // Hold opens TCP connections, leaves them idle until told to stop, and then sees whether they still work.

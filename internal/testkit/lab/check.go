@@ -41,7 +41,7 @@ type Result struct {
 }
 
 // At most so many rows are tried at a time: enough to make waiting for silence cheap.
-const parallelRows = 64
+const parallelRows = 200
 
 // Patience of a row. Silence is believed after the first retransmission of a SYN, which comes after a second.
 const (
@@ -80,7 +80,7 @@ func (l *Lab) Check(t testing.TB, rows []Row) {
 }
 
 func (r Row) try(ctx context.Context) Result {
-	d, err := r.dial()
+	d, err := r.Dial()
 	if err != nil {
 		return Result{Row: r, Err: err}
 	}
@@ -88,7 +88,8 @@ func (r Row) try(ctx context.Context) Result {
 	return Result{Row: r, Got: got, Err: err}
 }
 
-func (r Row) dial() (agent.Dial, error) {
+// Dial is the attempt that tries the row.
+func (r Row) Dial() (agent.Dial, error) {
 	d := agent.Dial{Proto: r.Proto, Device: r.Device, Timeout: patience}
 	if r.Proto == "" {
 		d.Proto = "tcp"

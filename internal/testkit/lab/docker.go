@@ -115,7 +115,7 @@ func (n *Node) closeDocker() {
 }
 
 func (n *Node) importImage(ctx context.Context) error {
-	layer, err := tarOf(n.lab.tools.labhost, "labhost")
+	layer, err := tarOf(n.lab.labhost, "labhost")
 	if err != nil {
 		return err
 	}

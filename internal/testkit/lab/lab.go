@@ -24,12 +24,14 @@ type Lab struct {
 	root  string // the namespace that is never entered
 	nodes map[string]*Node
 	sw    *Node // the switch
+	ports int   // of the switch
 	state labstate.State
 	mu    sync.Mutex // over state
 	life  *os.File   // while this end is open, the nodes live
 	end   *os.File   // the other end, handed to children
 	dog   *exec.Cmd
-	tools tools
+
+	labhost string // path of the lab's own program
 }
 
 // Up makes a lab. The caller must call Down; the watchdog does when the caller can't. When Up fails, nothing is left.
@@ -73,7 +75,7 @@ func newLab() (*Lab, error) {
 
 func (l *Lab) up(ctx context.Context, t Topology) error {
 	var err error
-	if l.tools, err = buildTools(ctx, l.Dir); err != nil {
+	if l.labhost, err = l.Program(ctx, labhostPackage); err != nil {
 		return err
 	}
 	if err := l.startWatchdog(); err != nil {
@@ -93,7 +95,7 @@ func (l *Lab) up(ctx context.Context, t Topology) error {
 }
 
 func (l *Lab) startWatchdog() error {
-	l.dog = exec.Command(l.tools.labhost, "watchdog", l.Dir)
+	l.dog = exec.Command(l.labhost, "watchdog", l.Dir)
 	l.dog.ExtraFiles = []*os.File{l.end}
 	l.dog.SysProcAttr = ownSession()
 	log, err := os.Create(filepath.Join(os.TempDir(), l.ID+".log")) // outlives the directory, for what can't be taken down
@@ -170,7 +172,7 @@ func Attach(dir string) (*Lab, error) {
 		return nil, fmt.Errorf("the lab in %s was made from network namespace %s, and this is %s", dir, state.Root, root)
 	}
 	l := &Lab{ID: filepath.Base(dir), Dir: dir, root: root, nodes: map[string]*Node{}, state: state}
-	l.tools.labhost = filepath.Join(dir, "bin", "labhost")
+	l.labhost = filepath.Join(dir, "bin", "labhost")
 	for _, m := range state.Nodes {
 		n := l.newNode(m.Name)
 		n.machine = m

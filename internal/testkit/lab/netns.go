@@ -57,8 +57,8 @@ func onOwnThread(f func() error) error {
 	return <-done
 }
 
-// inside runs f on a thread in the node's network namespace. f must not start goroutines that need it.
-func (n *Node) inside(f func() error) error {
+// Inside runs f on a thread in the machine's network namespace. What f starts as a goroutine is not inside.
+func (n *Node) Inside(f func() error) error {
 	return onOwnThread(func() error {
 		if err := n.lab.refuseRoot(n.netnsPath()); err != nil {
 			return err
@@ -94,22 +94,41 @@ func (l *Lab) refuseRoot(path string) error {
 
 // wire joins the nodes by bridges in the switch's namespace.
 func (l *Lab) wire(t Topology) error {
-	if err := l.sw.inside(func() error { return makeBridges(t.segments()) }); err != nil {
+	if err := l.sw.Inside(func() error { return makeBridges(t.segments()) }); err != nil {
 		return fmt.Errorf("making the switch: %w", err)
 	}
-	port := 0
 	for _, spec := range t.Nodes {
 		n := l.nodes[spec.Name]
 		for _, link := range spec.Links {
-			port++
-			if err := l.connect(n, link, fmt.Sprintf("p%d", port)); err != nil {
+			if err := l.connect(n, link); err != nil {
 				return fmt.Errorf("%s: link %s: %w", spec.Name, link.Name, err)
 			}
 		}
-		if err := n.inside(func() error { return configure(n, spec) }); err != nil {
+		if err := n.Inside(func() error { return configure(n, spec) }); err != nil {
 			return fmt.Errorf("%s: %w", spec.Name, err)
 		}
 	}
+	return nil
+}
+
+// Plug gives a running machine one more interface. Its segment is made where there is none of that name.
+func (n *Node) Plug(link Link) error {
+	err := n.lab.sw.Inside(func() error {
+		if _, err := netlink.LinkByName(link.Segment); err == nil {
+			return nil
+		}
+		return makeBridges([]string{link.Segment})
+	})
+	if err == nil {
+		err = n.lab.connect(n, link)
+	}
+	if err == nil {
+		err = n.Inside(func() error { return n.raise(link) })
+	}
+	if err != nil {
+		return fmt.Errorf("%s: link %s: %w", n.Name, link.Name, err)
+	}
+	n.spec.Links = append(n.spec.Links, link)
 	return nil
 }
 
@@ -150,19 +169,20 @@ func quietIPv6() error {
 }
 
 // connect makes one link: a veth pair with one end in the node and the other in the bridge of the segment.
-func (l *Lab) connect(n *Node, link Link, port string) error {
+func (l *Lab) connect(n *Node, link Link) error {
 	ns, err := netns.GetFromPath(n.netnsPath())
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return l.sw.inside(func() error {
+	return l.sw.Inside(func() error {
 		bridge, err := netlink.LinkByName(link.Segment)
 		if err != nil {
 			return err
 		}
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MasterIndex = port, bridge.Attrs().Index
+		l.ports++
+		attrs.Name, attrs.MasterIndex = fmt.Sprintf("p%d", l.ports), bridge.Attrs().Index
 		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: link.Name, PeerNamespace: netlink.NsFd(ns)}
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
@@ -186,19 +206,14 @@ func configure(n *Node, spec NodeSpec) error {
 		return err
 	}
 	if !spec.NoLo {
-		if err := raise("lo", nil); err != nil {
+		if err := n.raise(Link{Name: "lo"}); err != nil {
 			return err
 		}
 	}
 	for _, link := range spec.Links {
-		if err := raise(link.Name, &link); err != nil {
+		if err := n.raise(link); err != nil {
 			return err
 		}
-		nic, err := net.InterfaceByName(link.Name)
-		if err != nil {
-			return err
-		}
-		n.macs[link.Name] = nic.HardwareAddr
 	}
 	if err := setSysctls(spec.Sysctls); err != nil {
 		return err
@@ -221,22 +236,22 @@ func setSysctls(values map[string]string) error {
 	return nil
 }
 
-func raise(name string, link *Link) error {
-	dev, err := netlink.LinkByName(name)
+// raise gives an interface its addresses and starts it, in the node's namespace.
+func (n *Node) raise(link Link) error {
+	dev, err := netlink.LinkByName(link.Name)
 	if err != nil {
 		return err
 	}
-	if link != nil {
-		for _, prefix := range link.Addrs {
-			addr := &netlink.Addr{IPNet: ipNet(prefix)}
-			if prefix.Addr().Is6() {
-				addr.Flags = unix.IFA_F_NODAD
-			}
-			if err := netlink.AddrAdd(dev, addr); err != nil {
-				return fmt.Errorf("address %v: %w", prefix, err)
-			}
+	for _, prefix := range link.Addrs {
+		addr := &netlink.Addr{IPNet: ipNet(prefix)}
+		if prefix.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := netlink.AddrAdd(dev, addr); err != nil {
+			return fmt.Errorf("address %v: %w", prefix, err)
 		}
 	}
+	n.macs[link.Name] = dev.Attrs().HardwareAddr
 	return netlink.LinkSetUp(dev)
 }
 

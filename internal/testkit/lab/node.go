@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,7 @@ type Node struct {
 	machine labstate.Machine // once it was started
 	macs    map[string]net.HardwareAddr
 	engine  *Engine
+	spec    NodeSpec
 	path    string // PATH of the engine; "" where there is none
 
 	mu     sync.Mutex
@@ -60,6 +62,43 @@ func (n *Node) Netns() string {
 	return n.netnsPath()
 }
 
+// Lab is the lab that the node is of.
+func (n *Node) Lab() *Lab {
+	return n.lab
+}
+
+// Host is where a container runs, and nil for a machine.
+func (n *Node) Host() *Node {
+	return n.host
+}
+
+// DeviceTo is the interface of a machine that leads to an address: one whose network it is in, else the one of the
+// default route.
+func (n *Node) DeviceTo(addr netip.Addr) string {
+	return n.linkTo(addr).Name
+}
+
+// Source is the address that a machine uses towards another by itself.
+func (n *Node) Source(to netip.Addr) netip.Addr {
+	for _, prefix := range n.linkTo(to).Addrs {
+		if prefix.Addr().Is4() == to.Is4() {
+			return prefix.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+func (n *Node) linkTo(addr netip.Addr) Link {
+	for _, link := range n.spec.Links {
+		for _, prefix := range link.Addrs {
+			if prefix.Contains(addr) {
+				return link
+			}
+		}
+	}
+	return n.spec.Links[0] // where the topologies of this package have their default route
+}
+
 // MAC is the address of an interface of a machine's links.
 func (n *Node) MAC(device string) net.HardwareAddr {
 	return n.macs[device]
@@ -67,7 +106,7 @@ func (n *Node) MAC(device string) net.HardwareAddr {
 
 // start runs the first process of a machine, and its engine.
 func (n *Node) start(ctx context.Context, spec NodeSpec) error {
-	n.engine = spec.Engine
+	n.spec, n.engine = spec, spec.Engine
 	if err := n.startInit(spec); err != nil {
 		return fmt.Errorf("%s: %w", n.Name, err)
 	}
@@ -105,7 +144,7 @@ func (n *Node) startInit(spec NodeSpec) error {
 	if err := n.lab.refuseRoot(n.netnsPath()); err != nil {
 		return err
 	}
-	n.init = exec.Command("nsenter", "--net="+n.netnsPath(), "--", n.lab.tools.labhost, "node", string(text))
+	n.init = exec.Command("nsenter", "--net="+n.netnsPath(), "--", n.lab.labhost, "node", string(text))
 	n.init.Stdout, n.init.Stderr = log, log
 	n.init.ExtraFiles = []*os.File{n.lab.end}
 	n.init.Dir = "/"
@@ -149,7 +188,7 @@ func (n *Node) Command(ctx context.Context, name string, args ...string) (*exec.
 	}
 	pid := host.machine.Init.PID
 	enter := []string{fmt.Sprintf("--net=%s", host.netnsPath()), fmt.Sprintf("--mount=/proc/%d/ns/mnt", pid),
-		fmt.Sprintf("--pid=/proc/%d/ns/pid", pid), "--", n.lab.tools.labhost, "exec", n.lab.root, name}
+		fmt.Sprintf("--pid=/proc/%d/ns/pid", pid), "--", n.lab.labhost, "exec", n.lab.root, name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
@@ -186,7 +225,7 @@ func (n *Node) MustExec(t testing.TB, name string, args ...string) string {
 
 // ServeShells has the machine let people in by agent.Shell at a port, as sshd does, until the lab goes down.
 func (n *Node) ServeShells(ctx context.Context, at string) error {
-	cmd, err := n.Command(context.WithoutCancel(ctx), n.lab.tools.labhost, "shells", at)
+	cmd, err := n.Command(context.WithoutCancel(ctx), n.lab.labhost, "shells", at)
 	if err != nil {
 		return err
 	}

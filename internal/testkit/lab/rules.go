@@ -42,11 +42,11 @@ func (n *Node) Rules(ctx context.Context) (Rules, error) {
 
 var counters = regexp.MustCompile(` ?\[\d+:\d+\]| packets \d+ bytes \d+`)
 
-// withoutCounters also drops the comments of iptables-save, which hold the time.
+// withoutCounters also drops blank lines, and the comments of iptables-save, which hold the time.
 func withoutCounters(text string) string {
 	var kept []string
 	for _, line := range strings.Split(text, "\n") {
-		if !strings.HasPrefix(line, "#") {
+		if line != "" && !strings.HasPrefix(line, "#") {
 			kept = append(kept, counters.ReplaceAllString(line, ""))
 		}
 	}
@@ -65,39 +65,50 @@ func (r Rules) Diff(before Rules) string {
 	return out.String()
 }
 
-// Foreign is the rules without quaywall's, and without tables that hold nothing then: a mangle table that iptables made
-// for a chain of quaywall's.
+// Foreign is the rules without quaywall's, WithoutEmpty.
 func (r Rules) Foreign() Rules {
-	var f Rules
-	for _, s := range r.Sections {
+	return r.each(func(s Section) string {
+		if s.Tool == "nft" {
+			return foreignNft(s.Text)
+		}
+		return strings.Join(slices.DeleteFunc(strings.Split(s.Text, "\n"), own), "\n")
+	}).WithoutEmpty()
+}
+
+// WithoutEmpty leaves out tables and base chains that hold nothing and accept. iptables makes them when they are first
+// needed; nobody can remove a table of iptables-legacy, and iptables-save prints those of the nft variant whether they are
+// there or not.
+func (r Rules) WithoutEmpty() Rules {
+	return r.each(func(s Section) string {
 		switch s.Tool {
 		case "nft":
-			s.Text = foreignNft(s.Text)
+			return usedNft(s.Text)
 		case "ipset":
-			s.Text = withoutOwnLines(s.Text)
-		default:
-			s.Text = foreignTables(s.Text)
+			return s.Text
 		}
-		f.Sections = append(f.Sections, s)
+		return usedTables(s.Text)
+	})
+}
+
+func (r Rules) each(change func(Section) string) Rules {
+	var changed Rules
+	for _, s := range r.Sections {
+		changed.Sections = append(changed.Sections, Section{Tool: s.Tool, Text: change(s)})
 	}
-	return f
+	return changed
 }
 
 func own(line string) bool {
 	return strings.Contains(strings.ToLower(line), "quaywall")
 }
 
-func withoutOwnLines(text string) string {
-	return strings.Join(slices.DeleteFunc(strings.Split(text, "\n"), own), "\n")
-}
-
-// foreignTables works on what iptables-save prints.
-func foreignTables(text string) string {
+// usedTables works on what iptables-save prints: it leaves out tables without rules, chains of their own and policies.
+func usedTables(text string) string {
 	var kept []string
-	for _, table := range strings.SplitAfter(withoutOwnLines(text), "COMMIT\n") {
+	for _, table := range strings.SplitAfter(text, "\nCOMMIT\n") {
 		used := strings.Contains(table, "\n-A ")
 		for _, line := range strings.Split(table, "\n") {
-			used = used || strings.HasPrefix(line, ":") && !strings.HasSuffix(strings.TrimSpace(line), " ACCEPT")
+			used = used || strings.HasPrefix(line, ":") && !strings.HasSuffix(line, " ACCEPT")
 		}
 		if used {
 			kept = append(kept, table)
@@ -113,20 +124,32 @@ func foreignNft(text string) string {
 		if own(table[0]) {
 			continue
 		}
-		inner := blocks(strings.Join(table[1:max(1, len(table)-1)], "\n"), "\t")
-		inner = slices.DeleteFunc(inner, func(b []string) bool { return own(b[0]) })
-		used := false
-		out := []string{table[0]}
-		for _, b := range inner {
-			b = slices.DeleteFunc(b, own)
-			used = used || !emptyChain(b)
-			out = append(out, b...)
+		for _, block := range inside(table) {
+			if !own(block[0]) {
+				kept = append(kept, slices.DeleteFunc(block, own)...)
+			}
 		}
-		if used {
-			kept = append(append(kept, out...), "}")
+		kept = append(kept, "}")
+	}
+	return strings.Join(kept, "\n")
+}
+
+// usedNft leaves out base chains that do nothing, and tables that hold nothing then.
+func usedNft(text string) string {
+	var kept []string
+	for _, table := range blocks(text, "") {
+		used := slices.DeleteFunc(inside(table), emptyChain)
+		if len(used) > 1 {
+			kept = append(append(kept, slices.Concat(used...)...), "}")
 		}
 	}
 	return strings.Join(kept, "\n")
+}
+
+// inside is the first line of a table, and then its chains and sets.
+func inside(table []string) [][]string {
+	all := [][]string{{table[0]}}
+	return append(all, blocks(strings.Join(table[1:max(1, len(table)-1)], "\n"), "\t")...)
 }
 
 // blocks splits a listing where a closing brace stands at the given indentation. Blank lines between them go.

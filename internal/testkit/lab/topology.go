@@ -63,12 +63,12 @@ const (
 func OneHost(e Engine) Topology {
 	return Topology{Nodes: []NodeSpec{
 		{Name: "host", Engine: &e, Links: []Link{
-			link("wan", "eth0", HostWAN4+"/24", HostWAN6+"/64"), link("lan", "eth1", HostLAN4+"/24", HostLAN6+"/64"),
+			NewLink("wan", "eth0", HostWAN4+"/24", HostWAN6+"/64"), NewLink("lan", "eth1", HostLAN4+"/24", HostLAN6+"/64"),
 		}, Routes: defaults(OutsideAddr4, OutsideAddr6)},
-		{Name: "outside", Links: []Link{link("wan", "eth0", OutsideAddr4+"/24", OutsideAddr6+"/64")},
+		{Name: "outside", Links: []Link{NewLink("wan", "eth0", OutsideAddr4+"/24", OutsideAddr6+"/64")},
 			Routes: defaults(HostWAN4, HostWAN6), Serve: []string{"80/tcp", "80/udp"}},
-		{Name: "lan", Links: []Link{link("lan", "eth0", LANAddr4+"/24", LANAddr6+"/64")},
-			Serve: []string{"80/tcp", "80/udp"}},
+		{Name: "lan", Links: []Link{NewLink("lan", "eth0", LANAddr4+"/24", LANAddr6+"/64")},
+			Routes: defaults(HostLAN4, HostLAN6), Serve: []string{"80/tcp", "80/udp"}},
 		Neighbour("neighbour", "wan", HostWAN4, HostWAN6, NeighbourAddr4+"/24", NeighbourIP6+"/64"),
 	}}
 }
@@ -76,7 +76,7 @@ func OneHost(e Engine) Topology {
 // Neighbour is a machine on a host's link that sends it what it should not get: packets for Docker's usual subnets, for
 // 127.0.0.1, and from a link-local source. It has no loopback.
 func Neighbour(name, segment, host4, host6 string, addrs ...string) NodeSpec {
-	n := NodeSpec{Name: name, Links: []Link{link(segment, "eth0", addrs...)}, NoLo: true,
+	n := NodeSpec{Name: name, Links: []Link{NewLink(segment, "eth0", addrs...)}, NoLo: true,
 		Sysctls: map[string]string{"net.ipv4.conf.eth0.route_localnet": "1", "net.ipv4.conf.all.route_localnet": "1"}}
 	for _, to := range []string{"127.0.0.1/32", "172.16.0.0/12", "192.168.0.0/16", "10.0.0.0/8"} {
 		n.Routes = append(n.Routes, Route{To: netip.MustParsePrefix(to), Via: netip.MustParseAddr(host4)})
@@ -92,22 +92,23 @@ func Neighbour(name, segment, host4, host6 string, addrs ...string) NodeSpec {
 func Cluster(e Engine) Topology {
 	t := Topology{Nodes: []NodeSpec{
 		{Name: "router", Forward: true, Links: []Link{
-			link("cluster", "eth0", "192.168.0.254/24", "fd00::fe/64"), link("wan", "eth1", "203.0.113.254/24", "2001:db8:1::fe/64"),
+			NewLink("cluster", "eth0", "192.168.0.254/24", "fd00::fe/64"), NewLink("wan", "eth1", "203.0.113.254/24", "2001:db8:1::fe/64"),
 		}},
-		{Name: "outside", Links: []Link{link("wan", "eth0", OutsideAddr4+"/24", OutsideAddr6+"/64")},
+		{Name: "outside", Links: []Link{NewLink("wan", "eth0", OutsideAddr4+"/24", OutsideAddr6+"/64")},
 			Routes: defaults("203.0.113.254", "2001:db8:1::fe"), Serve: []string{"80/tcp", "80/udp"}},
 		Neighbour("neighbour", "cluster", "192.168.0.1", "fd00::1", "192.168.0.9/24", "fd00::9/64"),
 	}}
 	for i := 1; i <= 3; i++ {
 		engine := e
 		t.Nodes = append(t.Nodes, NodeSpec{Name: fmt.Sprintf("s%d", i), Engine: &engine,
-			Links:  []Link{link("cluster", "eth0", fmt.Sprintf("192.168.0.%d/24", i), fmt.Sprintf("fd00::%d/64", i))},
+			Links:  []Link{NewLink("cluster", "eth0", fmt.Sprintf("192.168.0.%d/24", i), fmt.Sprintf("fd00::%d/64", i))},
 			Routes: defaults("192.168.0.254", "fd00::fe")})
 	}
 	return t
 }
 
-func link(segment, name string, addrs ...string) Link {
+// NewLink is a link with addresses as text. It panics on one that is none: that is a mistake in the test.
+func NewLink(segment, name string, addrs ...string) Link {
 	l := Link{Segment: segment, Name: name}
 	for _, a := range addrs {
 		l.Addrs = append(l.Addrs, netip.MustParsePrefix(a))

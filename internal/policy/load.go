@@ -166,12 +166,27 @@ const maxTold = 200
 // enough tells whether so much is wrong that looking for more is a waste of time.
 func (l *loader) enough() bool { return len(l.list) > maxTold }
 
-func (l *loader) result() (*Policy, Sources, diag.List) {
-	enough := l.enough() && l.list.HasErrors()
-	l.list.Sort()
-	if enough {
-		l.list = append(l.list[:maxTold], diag.Diagnostic{Pos: diag.Pos{File: l.policy.File}, Message: "too many mistakes; the rest is not told"})
+// cut leaves what a person can read, errors rather than warnings.
+func (l *loader) cut() {
+	if !l.enough() {
+		return
 	}
+	what, severity := "warnings", diag.Warning
+	if l.list.HasErrors() {
+		l.list = slices.DeleteFunc(l.list, func(d diag.Diagnostic) bool { return d.Severity == diag.Warning })
+		what, severity = "mistakes", diag.Error
+	}
+	if !l.enough() {
+		return
+	}
+	l.list = append(l.list[:maxTold], diag.Diagnostic{
+		Severity: severity, Pos: diag.Pos{File: l.policy.File}, Message: "there are more " + what + " than these",
+	})
+}
+
+func (l *loader) result() (*Policy, Sources, diag.List) {
+	l.list.Sort()
+	l.cut()
 	if l.list.HasErrors() {
 		return nil, l.sources, l.list
 	}

@@ -51,9 +51,10 @@ type setReader struct {
 	entries netset.Builder
 	line    int
 	errors  int
-	ipset   string // the set's name in ipset's format
-	source  []byte // the lines that errors are about, each at its place
-	lines   int    // how many lines source has
+	last    diag.Pos // of the last error that was told
+	ipset   string   // the set's name in ipset's format
+	source  []byte   // the lines that errors are about, each at its place
+	lines   int      // how many lines source has
 }
 
 func (s *setReader) read(r io.Reader) error {
@@ -79,8 +80,7 @@ func (s *setReader) read(r io.Reader) error {
 
 func (s *setReader) finish() {
 	if more := s.errors - maxSetErrors; more > 0 {
-		pos := diag.Pos{File: s.name, Line: s.line}
-		s.file.list.Errorf(pos, "", "%d more lines of this file are wrong", more)
+		s.file.list.Errorf(s.last, "", "of the lines behind this one, %d more are wrong", more)
 	}
 	if s.source != nil {
 		s.file.sources[s.name] = s.source
@@ -134,8 +134,8 @@ func (s *setReader) report(line []byte, p *problem) {
 	line = bytes.TrimRight(line, "\r\n")
 	s.source = append(append(s.source, line...), '\n')
 	s.lines = s.line
-	pos := diag.Pos{File: s.name, Line: s.line, Col: utf8.RuneCount(line[:min(p.at, len(line))]) + 1}
-	s.file.list.Errorf(pos, p.hint, "%s", p.text)
+	s.last = diag.Pos{File: s.name, Line: s.line, Col: utf8.RuneCount(line[:min(p.at, len(line))]) + 1}
+	s.file.list.Errorf(s.last, p.hint, "%s", p.text)
 }
 
 // readIPSet reads a line of what `ipset save` prints.

@@ -160,9 +160,7 @@ func (s *section) warnRule(i int, text, hint string) {
 // culprit finds an earlier rule that covers a region by itself, -1 where it takes several.
 func (s *section) culprit(i int, region cover.Region) int {
 	for j := range i {
-		alone := cover.New()
-		alone.Add(s.region(j))
-		if alone.Covers(region) {
+		if cover.Alone(s.region(j), region) {
 			return j
 		}
 	}

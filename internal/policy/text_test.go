@@ -79,6 +79,21 @@ func TestBigTexts(t *testing.T) {
 	}
 }
 
+// TestManyMistakes: what is told is bounded, and a mistake is told rather than warnings.
+func TestManyMistakes(t *testing.T) {
+	warnings := "version: 1\nsets: {a: {file: a.txt}}\ninbound:\n" + strings.Repeat("  - {allow: ssh, from: {not: 192.0.2.1}, on: lo}\n", 300)
+	for _, c := range []struct{ name, text, last, has string }{
+		{"mistakes", "version: 1\ninbound:\n" + strings.Repeat("  - {allow: shh}\n", 300), "p: error: there are more mistakes than these", ""},
+		{"warnings", warnings, "p: warning: there are more warnings than these", ""},
+		{"both", warnings + "  - {allow: ssh, from: 192.0.2.1, to: \"::1\"}\n", "p:304:39: error: from is of IPv4 and to of IPv6: the rule matches nothing", ""},
+	} {
+		_, _, list := Load(Memory{"p": c.text, "a.txt": ""}, "p")
+		if got := list[len(list)-1].Error(); got != c.last || len(list) > maxTold+1 || !strings.Contains(list.Error(), c.has) {
+			t.Errorf("%s: %d told, at the end %s", c.name, len(list), got)
+		}
+	}
+}
+
 func TestManyKeys(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString("version: 1\nsets:\n")

@@ -45,6 +45,9 @@ const (
 	AnyProto  = 257
 )
 
+// publishable are the protocols that Docker publishes ports of: TCP, UDP and SCTP.
+var publishable = []int{6, 17, 132}
+
 // Traffic is a range of the 16 bits by which a protocol's packets differ: the destination port, or type and code of
 // ICMP. Of protocols without such a thing, and of the pseudo-protocols, it is 0 to 65535.
 type Traffic struct {

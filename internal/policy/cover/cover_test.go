@@ -160,6 +160,13 @@ func TestAgainstEveryPacket(t *testing.T) {
 			} else if !reaches {
 				missed++
 			}
+			for _, earlier := range rules {
+				alone := New()
+				alone.Add(earlier)
+				if got, want := Alone(earlier, r), alone.Covers(r); got != want {
+					t.Fatalf("seed %d: %+v alone behind %+v: %t, with an index %t", seed, r, earlier, got, want)
+				}
+			}
 			index.Add(r)
 			rules = append(rules, r)
 		}

@@ -20,9 +20,9 @@ func (q *query) covered(t Traffic) bool {
 	case AnyProto:
 		return q.decided(above)
 	case Published:
-		// What is published is TCP, UDP or SCTP: rules for all of each would do as well.
+		// Rules for all that can be published would do as well.
 		above = q.at(above, nodeKey{proto: Published})
-		for _, proto := range []int{6, 17, 132} {
+		for _, proto := range publishable {
 			if !q.below(above, nodeKey{proto: uint16(proto)}, 0, 65535) {
 				return false
 			}
@@ -117,31 +117,32 @@ func (x *Index) subtract(a, b Addrs) Addrs {
 	return left
 }
 
-func boxes(nodes []*node) []box {
-	var all []box
-	for _, n := range nodes {
-		if all == nil {
-			all = n.both // most often there are those of one node
-		} else {
-			all = append(slices.Clip(all), n.both...)
+// boxes are the rules with a source and a destination, the most special ones first: they are the likeliest to help.
+func boxes(nodes []*node) [][]box {
+	var all [][]box
+	for _, n := range slices.Backward(nodes) {
+		if len(n.both) > 0 {
+			all = append(all, n.both)
 		}
 	}
 	return all
 }
 
-// boxed tells whether rules with a source and a destination decide on all pairs of two sets: what is outside of the first
-// rule's sources is up to the others, and so are, within its sources, the destinations outside of its own.
-func (q *query) boxed(from, to netset.Set, rules []box) bool {
+// boxed tells whether rules with a source and a destination decide on all pairs of two sets: what is outside of a rule's
+// sources is up to those behind it, and so are, within its sources, the destinations outside of its own.
+func (q *query) boxed(from, to netset.Set, rules [][]box) bool {
 	if from.IsEmpty() || to.IsEmpty() {
 		return true
 	}
-	for i, b := range rules {
-		if q.index.budget--; q.index.budget < 0 {
-			return false
-		}
-		if b.from.Overlaps(from) && b.to.Overlaps(to) {
-			rest := rules[i+1:]
-			return q.boxed(from.Subtract(b.from), to, rest) && q.boxed(from.Intersect(b.from), to.Subtract(b.to), rest)
+	for ; len(rules) > 0; rules = rules[1:] {
+		for i, b := range rules[0] {
+			if q.index.budget--; q.index.budget < 0 {
+				return false
+			}
+			if b.from.Overlaps(from) && b.to.Overlaps(to) {
+				rest := append([][]box{rules[0][i+1:]}, rules[1:]...)
+				return q.boxed(from.Subtract(b.from), to, rest) && q.boxed(from.Intersect(b.from), to.Subtract(b.to), rest)
+			}
 		}
 	}
 	return false

@@ -23,8 +23,15 @@ func main() {
 
 // run ends with a status rather than by os.Exit, so that the signals' context is given back.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	// A terminal that goes away stops what has not begun; a change that has goes on to its end, and so it does when nobody
+	// reads what is told about it.
+	ends := []os.Signal{os.Interrupt, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) { // nohup
+		ends = append(ends, unix.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	return cli.Run(ctx, cli.Env{
 		Version:   version,
 		Program:   os.Args[0],

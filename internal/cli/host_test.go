@@ -160,6 +160,26 @@ func TestLockout(t *testing.T) {
 	m.quaywall(t, "stop").expect(t, 0, nil, []string{})
 }
 
+// TestNobodyReads: a change comes to its end though nobody reads what is told about it.
+func TestNobodyReads(t *testing.T) {
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", webPolicy)
+	deaf := func(cmd *exec.Cmd) {
+		r, w, err := os.Pipe()
+		must(t, err)
+		must(t, r.Close())
+		t.Cleanup(func() { w.Close() })
+		cmd.Stdout, cmd.Stderr = w, w
+	}
+	m.Do(t, func() {
+		if r := runAs(t, m.dir, deaf, "apply", "-v", "policy.yaml"); r.status != 0 {
+			t.Errorf("status %d", r.status)
+		}
+	})
+	m.quaywall(t, "status --exit-code").expect(t, 0, []string{"in force since"}, nil)
+	m.quaywall(t, "stop").expect(t, 0, nil, []string{})
+}
+
 // TestInit: the first policy keeps the way in open, and apply takes it.
 func TestInit(t *testing.T) {
 	m := newMachine(t)

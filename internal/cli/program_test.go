@@ -73,12 +73,12 @@ func run(t *testing.T, dir string, args ...string) ran {
 func runAs(t *testing.T, dir string, change func(*exec.Cmd), args ...string) ran {
 	t.Helper()
 	cmd := exec.Command(program, args...)
-	change(cmd)
 	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TERM=xterm",
 		"QUAYWALL_STATE_DIR=" + filepath.Join(dir, "state"), "QUAYWALL_RUN_DIR=" + filepath.Join(dir, "run"),
 		"DOCKER_HOST=unix://" + filepath.Join(dir, "no-docker.sock")}
+	change(cmd)
 	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	err := cmd.Run()

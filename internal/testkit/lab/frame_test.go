@@ -21,6 +21,11 @@ func TestCraftedFrames(t *testing.T) {
 				Src: netip.AddrPortFrom(netip.MustParseAddr(src), 4000), Dst: netip.AddrPortFrom(netip.MustParseAddr(dst), port)}
 		}
 		outside.MustExec(t, "ip", "addr", "add", src, "dev", "eth0", "nodad")
+		l.Check(t, []lab.Row{{From: outside, Source: src, To: netip.AddrPortFrom(netip.MustParseAddr(dst), 22).String(), Want: lab.Open,
+			SeenAs: src, Why: "the new address is in use"}})
+		if _, err := host.Seen(t.Context(), agent.Seen{Forget: true}); err != nil {
+			t.Fatal(err)
+		}
 		frames := append(frame.Fragment(way(53).UDP(make([]byte, 100)), 48), way(53).UDP([]byte("whole")))
 		if err := outside.Send(t.Context(), "eth0", frames...); err != nil {
 			t.Fatal(err)

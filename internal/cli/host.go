@@ -17,15 +17,18 @@ func (a *app) host() *apply.Host {
 	switch {
 	case a.opts.verbose:
 		h.OnStep = func(step string) { fmt.Fprintln(a.env.Stderr, step) }
-	case a.env.StderrTTY && !a.opts.json:
+	case a.showsProgress():
 		h.OnStep = func(step string) { fmt.Fprintf(a.env.Stderr, "\r\x1b[K%s …", step) }
 	}
 	return h
 }
 
+// showsProgress tells whether the step at hand is shown on a line that is written over and over.
+func (a *app) showsProgress() bool { return a.onStderr().on && !a.opts.json && !a.opts.verbose }
+
 // settled takes the line of progress away.
 func (a *app) settled() {
-	if a.env.StderrTTY && !a.opts.json && !a.opts.verbose {
+	if a.showsProgress() {
 		fmt.Fprint(a.env.Stderr, "\r\x1b[K")
 	}
 }
@@ -34,7 +37,7 @@ func (a *app) settled() {
 const defaultWait = 10 * time.Second
 
 func waitFlag(cmd *cobra.Command, wait *time.Duration) {
-	cmd.Flags().DurationVar(wait, "wait", defaultWait, "how long to wait for another quaywall that is changing this host")
+	cmd.Flags().DurationVar(wait, "wait", defaultWait, "how long a `TIME` to wait for another quaywall that is changing this host")
 }
 
 // applyOptions are the options that plan and apply share.

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 )
@@ -63,7 +64,8 @@ func Look(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, ErrNotFound)
 }
 
-// Run runs a program to its end and gives what it printed. A failure is an *Error, or wraps ErrNotFound.
+// Run runs a program to its end and gives what it printed. A failure is an *Error, or wraps ErrNotFound. A signal from the
+// terminal doesn't reach the program; it ends with the context, and with this process.
 func Run(ctx context.Context, c Command) ([]byte, error) {
 	path, err := Look(c.Path)
 	if err != nil {
@@ -76,6 +78,12 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 		cmd.Stdout = c.Stdout
 	}
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	// A Ctrl-C is meant for quaywall, which goes on to a safe end: a process group of its own keeps it from the child. A
+	// child that outlived quaywall would change rules that the next run believes to be its own to change. The kernel
+	// watches the thread that started the child, which is why no other goroutine may come and end it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
 		return stdout.Bytes(), failure(ctx, c, err, stderr.String())
 	}

@@ -3,9 +3,13 @@ package sysexec
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestRun(t *testing.T) {
@@ -43,4 +47,45 @@ func TestRunWithoutProgram(t *testing.T) {
 	if _, err := Run(context.Background(), Command{Path: "no-such-program-here"}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A Ctrl-C reaches all processes of a group: the program must be in another one.
+func TestRunKeepsTerminalSignalsAway(t *testing.T) {
+	out, err := Run(context.Background(), Command{Path: "sh", Args: []string{"-c", "cut -d' ' -f5 /proc/$$/stat; echo $$"}})
+	lines := strings.Fields(string(out))
+	if err != nil || len(lines) != 2 || lines[0] != lines[1] || lines[0] == strconv.Itoa(syscall.Getpgrp()) {
+		t.Errorf("process group and id %q, %v; this process is of group %d", lines, err, syscall.Getpgrp())
+	}
+}
+
+// killedVar makes the test program start a child by Run and kill itself.
+const killedVar = "QUAYWALL_TEST_KILLED"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(killedVar) == "" {
+		os.Exit(m.Run())
+	}
+	go func() {
+		time.Sleep(200 * time.Millisecond)
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}()
+	_, _ = Run(context.Background(), Command{Path: "sh", Args: []string{"-c", "echo $$; exec sleep 60"}, Stdout: os.Stdout})
+}
+
+func TestRunLeavesNoChildBehind(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), killedVar+"=1")
+	out, _ := cmd.Output()
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatalf("the child said %q", out)
+	}
+	for range 100 {
+		if syscall.Kill(pid, 0) != nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	t.Error("the child outlived the process that started it")
 }

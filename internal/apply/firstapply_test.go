@@ -49,6 +49,7 @@ func liveFlows(t *testing.T, s street) []*flow {
 }
 
 func TestLiveFlowsSurviveTheFirstApply(t *testing.T) {
+	t.Parallel()
 	onEachBackend(t, func(t *testing.T, backend string) {
 		for _, loose := range []string{"1", "0"} {
 			t.Run("tcp_loose="+loose, func(t *testing.T) {

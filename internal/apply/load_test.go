@@ -95,7 +95,7 @@ func underLoad(t *testing.T, backends []string, times int) {
 	h, files := local(t, t.TempDir()), settings(t)
 	change := func(i int) {
 		t.Helper()
-		o := apply.Options{Policy: files[i%len(files)], Given: true, Backend: backends[i%len(backends)]}
+		o := apply.Options{Policy: files[i%len(files)], Given: true, Backend: backends[i%len(backends)], Wait: time.Minute}
 		s.host.Do(t, func() {
 			if r, err := h.Apply(context.Background(), o); err != nil || !r.Changed {
 				t.Fatalf("time %d: %+v, %v", i, r, err)

@@ -32,6 +32,9 @@ type task struct {
 	Home    string // the namespace of the test program, which is never touched
 }
 
+// home is noted before any test runs: afterwards even the program's first thread may be elsewhere.
+var home, _ = os.Readlink("/proc/self/ns/net")
+
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 5 && os.Args[1] == apply.UndoCommand: // first, for it inherits the task's variable
@@ -95,10 +98,6 @@ func (k task) run() error {
 // start starts a process for the task in a namespace.
 func (k task) start(t *testing.T, ns *netns.NS) *exec.Cmd {
 	t.Helper()
-	home, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
 	k.Home = home
 	text, err := json.Marshal(k)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"quaywall/internal/apply"
 	"quaywall/internal/guard"
@@ -36,7 +37,10 @@ func local(t *testing.T, dir string) *apply.Host {
 // onEachBackend runs a test on each backend that this machine has.
 func onEachBackend(t *testing.T, f func(t *testing.T, backend string)) {
 	for _, name := range realBackends(t) {
-		t.Run(name, func(t *testing.T) { f(t, name) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, name)
+		})
 	}
 }
 
@@ -50,7 +54,7 @@ func applyText(t *testing.T, h *apply.Host, backend, text string) *apply.Result 
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := h.Apply(context.WithoutCancel(t.Context()), apply.Options{Policy: file, Given: true, Backend: backend})
+	r, err := h.Apply(context.WithoutCancel(t.Context()), apply.Options{Policy: file, Given: true, Backend: backend, Wait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,6 +81,7 @@ func listen(t *testing.T, n node, addr string) {
 // Trap 38, the other side of it: what keeps old flows alive lets nobody in. A stranger sends a packet that looks like one
 // of an old flow, then dials from the same port.
 func TestNobodySlipsInAsAnOldFlow(t *testing.T) {
+	t.Parallel()
 	openers := map[string][]uint8{
 		"ACK": {frame.ACK}, "FIN": {frame.FIN}, "FIN ACK": {frame.FIN | frame.ACK}, "RST": {frame.RST}, "PSH ACK": {frame.PSH | frame.ACK},
 		"SYN ACK": {frame.SYN | frame.ACK}, "no flags": {0}, "ACK twice": {frame.ACK, frame.ACK}, "SYN FIN": {frame.SYN | frame.FIN},

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -34,21 +33,9 @@ func (s source) imports() []string {
 	return paths
 }
 
-// sources are the module's Go files, the tools' own module and hidden folders aside.
+// sources parses the module's Go files, the tools' own module and hidden folders aside.
 func sources(t *testing.T) []source {
 	t.Helper()
-	all, err := parsed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 10 {
-		t.Fatalf("found only %d source files: the walk is wrong", len(all))
-	}
-	return all
-}
-
-// parsed parses them once for all tests.
-var parsed = sync.OnceValues(func() ([]source, error) {
 	root := os.DirFS(filepath.Join("..", "..", ".."))
 	var all []source
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
@@ -72,8 +59,14 @@ var parsed = sync.OnceValues(func() ([]source, error) {
 		all = append(all, source{pkg: path.Dir(name), name: name, test: strings.HasSuffix(name, "_test.go"), ast: file})
 		return err
 	})
-	return all, err
-})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("found only %d source files: the walk is wrong", len(all))
+	}
+	return all
+}
 
 // under tells whether a package is the one that a path of the table means, or below it where the path ends in /.
 func under(pkg, place string) bool {

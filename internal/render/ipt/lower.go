@@ -183,7 +183,7 @@ func (b *body) rule(r ruleset.Rule) error {
 
 // outcome is what a rule does, without its conditions.
 func (b *body) outcome(r ruleset.Rule, c *condition) (outcome, error) {
-	o := outcome{comment: r.Origin.Comment()}
+	o := outcome{comment: commentOf(r)}
 	if r.Log != nil {
 		o.actions = append(o.actions, action{target: logTarget(r.Log)})
 		o.inOrder = true
@@ -202,6 +202,15 @@ func (b *body) outcome(r ruleset.Rule, c *condition) (outcome, error) {
 	}
 	o.actions = append(o.actions, action{target: target})
 	return o, nil
+}
+
+// commentOf is a rule's comment. Every rule of iptables counts, and counts for the line that its comment begins with: one
+// that is not to count says what it is for alone.
+func commentOf(r ruleset.Rule) string {
+	if !r.Counter {
+		return r.Origin.Note
+	}
+	return r.Origin.Comment()
 }
 
 func logTarget(g *ruleset.Log) string {

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // Where things are unless a flag or the environment says otherwise.
@@ -29,7 +28,8 @@ type options struct {
 
 // register adds the global flags. Each path can be set by the environment as well, so that several quaywalls can live
 // in the network namespaces of one machine.
-func (o *options) register(flags *pflag.FlagSet, getenv func(string) string) {
+func (o *options) register(root *cobra.Command, getenv func(string) string) {
+	flags := root.PersistentFlags()
 	env := func(name, other string) string {
 		if v := getenv(name); v != "" {
 			return v
@@ -44,6 +44,14 @@ func (o *options) register(flags *pflag.FlagSet, getenv func(string) string) {
 	flags.StringVar(&o.runDir, "run-dir", env("QUAYWALL_RUN_DIR", defaultRunDir), "`DIR` of what lives until the next boot")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "tell each step on standard error")
 	flags.BoolVar(&o.json, "json", false, "answer in JSON, errors too")
+	completes(root, "backend", cobra.FixedCompletions(backends(), cobra.ShellCompDirectiveNoFileComp))
+	completes(root, "docker-host", cobra.NoFileCompletions)
+}
+
+// completes tells the shells' completions what the values of a flag are.
+func completes(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
+	// An error would say that there is no such flag, or that it is registered twice: TestCompletion would notice.
+	_ = cmd.RegisterFlagCompletionFunc(flag, f)
 }
 
 // backends are the values of --backend.

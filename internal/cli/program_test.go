@@ -157,6 +157,24 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestCompletion asks as the shells do.
+func TestCompletion(t *testing.T) {
+	const noFiles, files = ":4\n", ":0\n" // cobra's directives
+	for _, test := range []struct {
+		words []string
+		want  []string
+	}{
+		{[]string{"apply", "--backend", ""}, []string{"auto\n", "nft\n", "iptables\n", noFiles}},
+		{[]string{"apply", ""}, []string{files}},
+		{[]string{"status", ""}, []string{noFiles}},
+		{[]string{"completion", ""}, []string{"bash\n", "zsh\n", "fish\n", noFiles}},
+		{[]string{"st"}, []string{"status\t", "stop\t", noFiles}},
+	} {
+		r := run(t, t.TempDir(), append([]string{"__complete"}, test.words...)...)
+		r.expect(t, 0, test.want, []string{})
+	}
+}
+
 // TestHelp: every command says what it does, has an example and tells the exit statuses.
 func TestHelp(t *testing.T) {
 	dir := t.TempDir()

@@ -254,7 +254,9 @@ func TestShell(t *testing.T) {
 	}
 	mark := filepath.Join(host.Dir, "mark")
 	script = "trap 'echo hup >" + mark + "; exit' HUP; touch " + mark + "; while :; do sleep 0.05; done"
-	job, err := outside.Start(t.Context(), agent.Request{Shell: &agent.Shell{Dial: to, Args: []string{"sh", "-c", script}}})
+	// A shell can't trap a signal that was ignored when it started, as under nohup.
+	args := []string{"env", "--default-signal=HUP", "sh", "-c", script}
+	job, err := outside.Start(t.Context(), agent.Request{Shell: &agent.Shell{Dial: to, Args: args}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +269,7 @@ func TestShell(t *testing.T) {
 
 func waitForText(t *testing.T, path, want string) {
 	t.Helper()
-	for range 300 {
+	for range 3000 {
 		if text, err := os.ReadFile(path); err == nil && string(text) == want {
 			return
 		}

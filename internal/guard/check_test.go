@@ -181,3 +181,50 @@ func TestLines(t *testing.T) {
 		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 	}
 }
+
+// What a cut says to add is a line of the language, and with it alone the way is open.
+func TestAdviceHelps(t *testing.T) {
+	closed := planned()
+	closed.Defaults.Outbound.Verb, closed.Defaults.Egress.Verb = policy.Deny, policy.Deny
+	udp := session("203.0.113.10:60001", "198.51.100.7:50000", "eth0")
+	udp.Proto = protoUDP
+	for _, w := range [][]Way{
+		{session("203.0.113.10:22", "198.51.100.7:50000", "eth0")},
+		{session("[2001:db8:1::1]:2222", "[2001:db8:9::7]:50000", "eth0")},
+		{session("203.0.113.10:22", "198.51.100.7:50000", "eth0"), session("[2001:db8:1::1]:22", "[2001:db8:9::7]:50000", "eth0")},
+		{session("172.17.0.1:22", "172.17.0.2:50000", "docker0")},
+		{udp},
+		many(session("203.0.113.10:22", "198.51.100.7:50000", "eth0"), 12),
+		{{Kind: Dialled, Proto: protoTCP, Interfaces: []string{"eth0"}, Local: netip.MustParseAddrPort("203.0.113.10:41000"), Peer: netip.MustParseAddrPort("198.51.100.7:4506")}},
+		{{Kind: Listener, Proto: protoTCP, Local: netip.MustParseAddrPort("0.0.0.0:9090")}},
+	} {
+		cuts := Check(w, closed, server)
+		if len(cuts) != 1 {
+			t.Errorf("%v: cut %d times, want once", w, len(cuts))
+			continue
+		}
+		text := "version: 1\ndefaults: {egress: deny, outbound: deny}\n" + cuts[0].Section.String() + ":\n  " + cuts[0].Add + "\n"
+		p, list := policy.Parse("policy.yaml", []byte(text))
+		if list.HasErrors() {
+			t.Errorf("%s\n%v", text, list)
+			continue
+		}
+		if again := Check(w, p, server); len(again) > 0 {
+			t.Errorf("with %q still %v", cuts[0].Add, again)
+		}
+	}
+}
+
+// The lines for a first policy are lines of the language, comments and all.
+func TestLinesAreRules(t *testing.T) {
+	w := session("[2001:db8:1::1]:8443", "[2001:db8:9::7]:50000", "eth0")
+	w.Process = "odd # name: {"
+	text := "version: 1\ninbound:\n  " + strings.Join(Lines([]Way{w, session("203.0.113.10:22", "198.51.100.7:50000", "eth0")}), "\n  ") + "\n"
+	p, list := policy.Parse("policy.yaml", []byte(text))
+	if list.HasErrors() || len(p.Inbound) != 2 {
+		t.Fatalf("%s\n%v", text, list)
+	}
+	if cuts := Check([]Way{w}, p, server); len(cuts) > 0 {
+		t.Error(cuts)
+	}
+}

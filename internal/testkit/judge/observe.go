@@ -52,7 +52,7 @@ const (
 
 // What nfnetlink_log speaks (linux/netfilter/nfnetlink_log.h).
 const (
-	ulogPacket       = 4<<8 | 0
+	ulogPacket       = 4 << 8
 	ulogConfig       = 4<<8 | 1
 	ulogCfgCmd       = 1
 	ulogCfgMode      = 2

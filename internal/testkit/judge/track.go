@@ -29,7 +29,7 @@ func newTracker(t testing.TB, host *netns.NS) *tracker {
 
 // What ctnetlink speaks (linux/netfilter/nfnetlink_conntrack.h).
 const (
-	ctNew             = 1<<8 | 0
+	ctNew             = 1 << 8
 	ctDelete          = 1<<8 | 2
 	ctTupleOrig       = 1
 	ctTupleReply      = 2

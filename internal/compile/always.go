@@ -29,8 +29,10 @@ func alwaysPasses() []ruleset.Rule {
 
 const protoIGMP = 2
 
+// linkLocal are the addresses that each link has for itself.
+var linkLocal = netset.Of(netip.MustParsePrefix("fe80::/10"))
+
 func dhcpReplies() []ruleset.Rule {
-	linkLocal := netset.Of(netip.MustParsePrefix("fe80::/10"))
 	return []ruleset.Rule{
 		passes("DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, 68))...),
 		passes("DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},

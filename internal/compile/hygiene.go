@@ -18,7 +18,7 @@ func (c *compiler) hygiene(next ruleset.Verdict) []ruleset.Rule {
 	}
 	var rules []ruleset.Rule
 	for _, m := range c.spoofed() {
-		rules = append(rules, c.refused("spoofed source", m))
+		rules = append(rules, c.refused("spoofed source", m...))
 	}
 	return append(rules,
 		c.refused("invalid state", ruleset.CtStateMatch{States: ruleset.StateInvalid}),
@@ -37,13 +37,16 @@ func (c *compiler) hygiene(next ruleset.Verdict) []ruleset.Rule {
 }
 
 // spoofed are the sources that nobody outside can have: loopback and multicast addresses, those of the Docker networks,
-// and this host's own.
-func (c *compiler) spoofed() []ruleset.Match {
+// and this host's own. A link-local address of this host's may be another machine's on another link (fe80::1 is that of
+// many routers, and of Docker's bridges), and backends differ in which interface they ask about: it is never spoofed.
+func (c *compiler) spoofed() [][]ruleset.Match {
 	multicast := netset.Of(netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8"))
 	all := loopback.Union(multicast).Union(c.subnets())
-	return []ruleset.Match{
-		c.builtIn("spoofed4", ruleset.Src, ruleset.IPv4, all.V4()),
-		c.builtIn("spoofed6", ruleset.Src, ruleset.IPv6, all.V6()),
-		ruleset.AddrTypeMatch{Field: ruleset.Src, Types: ruleset.TypeLocal},
+	own := ruleset.AddrTypeMatch{Field: ruleset.Src, Types: ruleset.TypeLocal}
+	return [][]ruleset.Match{
+		{c.builtIn("spoofed4", ruleset.Src, ruleset.IPv4, all.V4())},
+		{c.builtIn("spoofed6", ruleset.Src, ruleset.IPv6, all.V6())},
+		{ruleset.FamilyMatch{Family: ruleset.IPv4}, own},
+		{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal, Not: true}, own},
 	}
 }

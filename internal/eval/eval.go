@@ -291,10 +291,12 @@ func bogus(flags uint8) bool {
 	return false
 }
 
-// spoofed tells whether a source address can't be that of a machine outside.
+// spoofed tells whether a source address can't be that of a machine outside. A link-local one always can: each link has
+// its own, fe80::1 is that of many routers and of Docker's bridges.
 func (j judge) spoofed() bool {
 	src := j.pk.Src
-	return src.IsLoopback() || src.IsMulticast() || j.host.isLocal(src) || len(j.host.networksOf(src)) > 0
+	own := j.host.isLocal(src) && !(src.Is6() && src.IsLinkLocalUnicast())
+	return own || src.IsLoopback() || src.IsMulticast() || len(j.host.networksOf(src)) > 0
 }
 
 // matchesInbound tells whether a rule of inbound matches. Which destinations it is asked about at all ("to: {network}"

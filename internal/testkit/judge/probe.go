@@ -504,7 +504,7 @@ func (p *probe) checked() *probe {
 	// A link-local address belongs to one interface. That of another interface is no address of the host to nftables, and
 	// is one to iptables; the first sends the packet on to the same link, the second judges it.
 	for _, at := range []struct{ iface, addr string }{{"eth0", "fe80::a"}, {"docker0", "fe80::17"}} {
-		if p.pk.In != at.iface && p.pk.In != "" && (dst.String() == at.addr || src.String() == at.addr) {
+		if p.pk.In != at.iface && p.pk.In != "" && dst.String() == at.addr {
 			return nil
 		}
 	}

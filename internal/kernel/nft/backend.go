@@ -40,14 +40,20 @@ func New() *Backend { return &Backend{} }
 // Name is "nft".
 func (*Backend) Name() string { return "nft" }
 
-// Read lists what of quaywall's is in the kernel.
+// Read lists what of quaywall's is in the kernel. A kernel without nf_tables holds nothing.
 func (*Backend) Read(ctx context.Context) (*kernel.Listing, error) {
 	s, err := open()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		defer s.close()
+		var l *kernel.Listing
+		if l, err = s.listing(ctx); err == nil {
+			return l, nil
+		}
 	}
-	defer s.close()
-	return s.listing(ctx)
+	if errors.Is(err, errNoTables) {
+		return &kernel.Listing{}, nil
+	}
+	return nil, access(err)
 }
 
 func (s *socket) listing(ctx context.Context) (*kernel.Listing, error) {
@@ -166,16 +172,22 @@ func explain(err error, messages iter.Seq2[render.Message, error]) error {
 	return &kernel.PayloadError{Backend: "nft", Payload: payload.String(), Line: refused.message, Err: refused.refusal}
 }
 
-// Remove takes both tables out of the kernel.
+// Remove takes both tables out of the kernel. One without nf_tables holds none.
 func (*Backend) Remove(context.Context) error {
 	s, err := open()
-	if err != nil {
-		return err
+	if err == nil {
+		defer s.close()
+		_, err = s.generation()
 	}
-	defer s.close()
+	if errors.Is(err, errNoTables) {
+		return nil
+	}
+	if err != nil {
+		return access(err)
+	}
 	for _, name := range []string{tableName, rawTable} {
 		if err := s.remove(name); err != nil {
-			return fmt.Errorf("removing table inet %s: %w", name, err)
+			return fmt.Errorf("nft: removing table inet %s: %w", name, err)
 		}
 	}
 	return nil

@@ -25,7 +25,10 @@ func (*Backend) Probe(context.Context) error {
 		defer s.close()
 		_, err = s.generation()
 	}
-	return probeError(err)
+	if errors.Is(err, errNoTables) {
+		return fmt.Errorf("nft: %w: load the module nf_tables, or use --backend iptables", err)
+	}
+	return access(err)
 }
 
 // checkVersion refuses kernels that are too old. A version that can't be read isn't refused: the preflight will show.
@@ -40,15 +43,13 @@ func checkVersion(release string) error {
 	return nil
 }
 
-// probeError says in words what the kernel's answer to a harmless question means.
-func probeError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("nft: reading the kernel's rules is not allowed: run as root, or with CAP_NET_ADMIN in this network namespace: %w", err)
-	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
-		return fmt.Errorf("nft: this kernel has no nf_tables: load the module nf_tables, or use --backend iptables: %w", err)
+// access says what to do about an error that is one of missing rights.
+func access(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("nft: the kernel's rules are not to be seen: run as root, or with CAP_NET_ADMIN in this network namespace: %w", err)
 	}
-	return fmt.Errorf("nft: asking the kernel for nf_tables: %w", err)
+	if err != nil {
+		return fmt.Errorf("nft: %w", err)
+	}
+	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"quaywall/internal/kernel"
@@ -90,12 +92,34 @@ func (r raw) run(ctx context.Context, args ...string) error {
 		return nil
 	}
 	_, err := sysexec.Run(ctx, sysexec.Command{Path: "nft", Args: args, Stdin: strings.NewReader(r.script())})
+	return rawError(r, err)
+}
+
+// rawError says what a failure of the program nft means.
+func rawError(r raw, err error) error {
 	switch {
 	case errors.Is(err, sysexec.ErrNotFound):
 		return fmt.Errorf("the policy has hand-written nft rules, which need the program nft: install the package nftables, "+
 			"or take them out of the policy: %w", err)
 	case err != nil:
-		return &kernel.PayloadError{Backend: "nft", Payload: r.script(), Err: fmt.Errorf("hand-written rules: %w", err)}
+		return &kernel.PayloadError{Backend: "nft", Payload: r.script(), Line: lineOf(err), Err: fmt.Errorf("hand-written rules: %w", err)}
 	}
 	return nil
+}
+
+// place is how nft begins an error: with the file, which is its input here, and the line.
+var place = regexp.MustCompile(`^(?:/dev/stdin|-):(\d+):`)
+
+// lineOf is the line that nft complains about, 0 if it names none.
+func lineOf(err error) int {
+	var failed *sysexec.Error
+	if !errors.As(err, &failed) {
+		return 0
+	}
+	m := place.FindStringSubmatch(failed.Stderr)
+	if m == nil {
+		return 0
+	}
+	line, _ := strconv.Atoi(m[1]) // digits; too many of them are no line
+	return line
 }

@@ -51,6 +51,9 @@ func (s *socket) readTable(ctx context.Context, name string) (*state, error) {
 
 // pause waits the longer the more tries there were.
 func pause(ctx context.Context, try int) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -88,6 +91,9 @@ func (s *socket) generation() (id uint32, err error) {
 		id = binary.BigEndian.Uint32(body[unix.SizeofNlAttr:])
 		return nil
 	})
+	if errors.Is(err, unix.EINVAL) { // nobody answers to nf_tables' number
+		err = fmt.Errorf("%w: %w", errNoTables, err)
+	}
 	return id, err
 }
 

@@ -23,6 +23,9 @@ type socket struct {
 // errCutShort is an answer that ended too early. It is never taken for "nothing".
 var errCutShort = errors.New("the kernel's answer is cut short")
 
+// errNoTables is a kernel without nf_tables, built in or as a module that can be loaded.
+var errNoTables = errors.New("this kernel has no nf_tables")
+
 // errChanged is a dump that was overtaken by a change. The next try may succeed.
 var errChanged = errors.New("the rules were changed by somebody while they were read")
 
@@ -41,7 +44,10 @@ const (
 // open makes a socket of the calling thread's network namespace.
 func open() (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EPROTONOSUPPORT):
+		return nil, fmt.Errorf("%w: %w", errNoTables, err)
+	case err != nil:
 		return nil, fmt.Errorf("opening a netlink socket of netfilter: %w", err)
 	}
 	s := &socket{fd: fd, buffer: make([]byte, receiveSize)}
@@ -97,18 +103,24 @@ type answer struct {
 
 // receive takes what has come, waiting for it unless flags say otherwise.
 func (s *socket) receive(flags int) ([]answer, error) {
-	n, _, err := unix.Recvfrom(s.fd, s.buffer, flags|unix.MSG_TRUNC)
-	for errors.Is(err, unix.EINTR) {
-		n, _, err = unix.Recvfrom(s.fd, s.buffer, flags|unix.MSG_TRUNC)
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buffer, flags|unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n > len(s.buffer):
+			return nil, errCutShort
+		}
+		return split(s.buffer[:n])
 	}
-	if err != nil {
-		return nil, err
-	}
-	if n > len(s.buffer) {
-		return nil, errCutShort
-	}
+}
+
+// split takes a datagram apart.
+func split(b []byte) ([]answer, error) {
 	var answers []answer
-	for b := s.buffer[:n]; len(b) > 0; {
+	for len(b) > 0 {
 		if len(b) < unix.NLMSG_HDRLEN {
 			return nil, errCutShort
 		}
@@ -276,34 +288,40 @@ func (s *socket) transact(genID uint32, messages iter.Seq2[render.Message, error
 	binary.NativeEndian.PutUint16(b.last[6:], flags|unix.NLM_F_ACK)
 	acknowledged := s.sequence
 	b.add(headersLen, func(to []byte) []byte { return s.appendBatch(to, unix.NFNL_MSG_BATCH_END, nil) })
-	if err := s.makeRoom(b.size); err != nil {
+	if err := b.send(); err != nil {
 		return err
-	}
-	if _, err := unix.SendmsgBuffers(s.fd, b.pieces, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0); err != nil {
-		return fmt.Errorf("sending %d bytes: %w", b.size, err)
 	}
 	return s.outcome(first, acknowledged)
 }
 
-// makeRoom raises the limits of the socket's queues: a transaction is one datagram.
-func (s *socket) makeRoom(size int) error {
-	err := errors.Join(
-		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size+1<<12),
-		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveQueue),
-	)
+// send sends the batch.
+func (b *batch) send() error {
+	// A transaction is one datagram. Where the limits can't be raised, in a container without rights outside of it, small
+	// ones pass all the same.
+	_ = unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, b.size+smallestPiece)
+	_ = unix.SetsockoptInt(b.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveQueue)
+	_, err := unix.SendmsgBuffers(b.fd, b.pieces, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+	if errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("sending a transaction of %d bytes: %w: raise net.core.wmem_max to twice that, or run with "+
+			"CAP_NET_ADMIN outside of any container", b.size, err)
+	}
 	if err != nil {
-		return fmt.Errorf("making room for a transaction of %d bytes: %w", size, err)
+		return fmt.Errorf("sending a transaction of %d bytes: %w", b.size, err)
 	}
 	return nil
 }
 
-// outcome reads what the kernel says of a transaction. All of it is there when the transaction has been sent.
+// outcome reads what the kernel says of a transaction. All of it is there when the transaction has been sent, except for
+// what the queue had no room for.
 func (s *socket) outcome(first, acknowledged uint32) error {
-	success := false
+	success, lost := false, false
 	for {
 		answers, err := s.receive(unix.MSG_DONTWAIT)
 		switch {
-		case errors.Is(err, unix.EAGAIN) && success:
+		case errors.Is(err, unix.ENOBUFS):
+			lost = true
+			continue
+		case errors.Is(err, unix.EAGAIN) && success && !lost:
 			return nil
 		case errors.Is(err, unix.EAGAIN):
 			return errCutShort

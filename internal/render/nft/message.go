@@ -71,6 +71,10 @@ func deleteChain(table, name string) Message {
 	return message(unix.NFT_MSG_DELCHAIN, 0, b, "delete chain inet %s %s", table, name)
 }
 
+func flushSet(table, name string) Message {
+	return message(unix.NFT_MSG_DELSETELEM, 0, ElementsQuery(table, name), "flush set inet %s %s", table, name)
+}
+
 func deleteSet(table, name string) Message {
 	var b buffer
 	b.string(unix.NFTA_SET_TABLE, table)

@@ -135,6 +135,9 @@ func parseExpr(b []byte) (expr.Any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v := parseVerdict(attribute(attribute(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)); v != nil && name == "immediate" {
+		return v, nil
+	}
 	e := newExpr(name, data)
 	if e == nil {
 		return &Opaque{Name: name, Data: data}, nil
@@ -178,10 +181,6 @@ func newExpr(name string, data []byte) expr.Any {
 		return &expr.Counter{}
 	case "reject":
 		return &expr.Reject{}
-	case "immediate":
-		if isVerdict(data) {
-			return &expr.Verdict{}
-		}
 	}
 	return nil
 }
@@ -200,11 +199,6 @@ func attribute(b []byte, wanted uint16) (found []byte) {
 
 // plainBitwise tells whether a bitwise expression is a mask and an xor: the library passes over shifts.
 func plainBitwise(data []byte) bool { return number(attribute(data, nftaBitwiseOp)) == 0 }
-
-func isVerdict(data []byte) bool {
-	return number(attribute(data, unix.NFTA_IMMEDIATE_DREG)) == unix.NFT_REG_VERDICT &&
-		attribute(attribute(data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT) != nil
-}
 
 // udataValue finds a value in user data: a type, a length and a value each, all in single bytes.
 func udataValue(b []byte, wanted userdata.Type) []byte {

@@ -1,6 +1,10 @@
 package nft
 
-import "iter"
+import (
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
 
 // Live is what the kernel holds of the table already, for Transaction.
 type Live struct {
@@ -77,12 +81,17 @@ func (w *writer) keepsChain(name string) bool {
 	return live.Base == nil || *live.Base == *planned.Base
 }
 
-// deleteSets comes before deleteChains: maps refer to chains.
+// deleteSets comes before deleteChains: maps refer to chains, in older kernels until they are emptied.
 func (w *writer) deleteSets() {
 	for i := range w.live.Table.Sets {
-		if name := w.live.Table.Sets[i].Name; !w.keepsSet(name) {
-			w.say(deleteSet(w.table.Name, name))
+		s := &w.live.Table.Sets[i]
+		if w.keepsSet(s.Name) {
+			continue
 		}
+		if s.Flags&unix.NFT_SET_MAP != 0 {
+			w.say(flushSet(w.table.Name, s.Name))
+		}
+		w.say(deleteSet(w.table.Name, s.Name))
 	}
 }
 

@@ -55,7 +55,7 @@ func (h *Host) locked(ctx context.Context, wait time.Duration, f func(*change) e
 	if err := checkPrivilege(); err != nil {
 		return err
 	}
-	l, err := lock.Take(ctx, h.RunDir, wait)
+	l, err := h.lock(ctx, wait)
 	if err != nil {
 		return err
 	}
@@ -69,6 +69,19 @@ func (h *Host) locked(ctx context.Context, wait time.Duration, f func(*change) e
 		err = f(c)
 	}
 	return errors.Join(err, l.Release())
+}
+
+// lock takes the lock, and tells whom it waits for.
+func (h *Host) lock(ctx context.Context, wait time.Duration) (*lock.Lock, error) {
+	l, err := lock.Take(ctx, h.RunDir, 0)
+	var busy *lock.BusyError
+	if wait == 0 || !errors.As(err, &busy) {
+		return l, err
+	}
+	if h.OnStep != nil {
+		h.OnStep(fmt.Sprintf("waiting for %v", busy.Holder))
+	}
+	return lock.Take(ctx, h.RunDir, wait)
 }
 
 func (c *change) apply(ctx context.Context) error {

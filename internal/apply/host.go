@@ -104,8 +104,8 @@ const UndoCommand = "undo"
 // startWatchdog starts this program again, in a session of its own, so that it outlives the terminal.
 func startWatchdog(c Config, pending string) (int, error) {
 	self, err := os.Executable()
-	if err != nil {
-		return 0, err
+	if _, gone := os.Stat(self); err != nil || gone != nil {
+		self = "/proc/self/exe" // an upgrade took the program's file away
 	}
 	if err := os.MkdirAll(c.RunDir, 0o700); err != nil {
 		return 0, err

@@ -2,6 +2,8 @@ package apply_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"quaywall/internal/apply"
 	"quaywall/internal/kernel"
+	"quaywall/internal/lock"
 	"quaywall/internal/testkit/netns"
 )
 
@@ -224,6 +227,40 @@ func TestProcessTakesTheChangeBack(t *testing.T) {
 			t.Error("the change that died half-way was not seen to")
 		}
 	})
+}
+
+// A second apply waits for the first one, or says who it is.
+func TestSecondApply(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	slow := p.apply(apply.Auto, p.a, "")
+	slow.SleepAt = "commit"
+	first := slow.start(t, p.ns)
+	options := apply.Options{Policy: p.b, Given: true, Backend: apply.Auto}
+	var busy *lock.BusyError
+	if !comes(t, func() bool {
+		p.ns.Do(t, func() {
+			_, err := p.host.Stop(t.Context(), 0)
+			errors.As(err, &busy)
+		})
+		return busy != nil
+	}) || busy.Holder.PID != first.Process.Pid {
+		t.Errorf("the second was not told of process %d: %v", first.Process.Pid, busy)
+	}
+	options.Wait = time.Minute
+	var waited []string
+	p.host.OnStep = func(step string) { waited = append(waited, step) }
+	p.ns.Do(t, func() {
+		if r, err := p.host.Apply(t.Context(), options); err != nil || !r.Changed {
+			t.Errorf("the second: %+v, %v", r, err)
+		}
+	})
+	if err := first.Wait(); err != nil {
+		t.Error("the first: ", err)
+	}
+	if len(waited) == 0 || !strings.Contains(waited[0], fmt.Sprint(first.Process.Pid)) {
+		t.Errorf("steps of the second: %v", waited)
+	}
 }
 
 // settled tells whether no change waits for a confirmation.

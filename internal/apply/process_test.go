@@ -28,6 +28,7 @@ type task struct {
 	Backend string
 	Policy  string
 	Confirm time.Duration
+	SleepAt string // the step at which the process sleeps for a second
 	DieAt   string // the step at which the process kills itself; "" for never
 	Home    string // the namespace of the test program, which is never touched
 }
@@ -75,6 +76,9 @@ func (k task) run() error {
 	h := apply.Local(apply.Config{StateDir: filepath.Join(k.Dir, "state"), RunDir: filepath.Join(k.Dir, "run"), DockerHost: k.Dir + "/none.sock"})
 	h.WaysIn = func(*inventory.Inventory) (guard.Found, error) { return guard.Found{}, nil }
 	h.OnStep = func(step string) {
+		if step == k.SleepAt {
+			time.Sleep(time.Second)
+		}
 		if step == k.DieAt {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"quaywall/internal/store"
@@ -37,6 +38,9 @@ func (c *change) stop(ctx context.Context, done *Stopped) error {
 	record := c.forget()
 	removed, err := c.removeAll(ctx)
 	done.Removed = removed
+	if slices.Contains(removed, "iptables-legacy") {
+		c.note("iptables-legacy keeps the tables that it had to make, empty: only unloading its kernel modules takes them away")
+	}
 	if err != nil {
 		return &FailedError{Doing: "taking quaywall's rules out", Err: c.host.withPayload(err), Left: "some are still there",
 			Next: "see quaywall status, and stop again"}

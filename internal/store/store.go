@@ -109,7 +109,8 @@ func (s *Store) Dir() string { return s.dir }
 const (
 	stateFile  = "state.json"
 	recordsDir = "records"
-	keepLast   = 10 // records that nothing refers to and that are kept as history
+	keepLast   = 10       // records that nothing refers to and that are kept as history
+	keepBytes  = 64 << 20 // that these may have together: a set of a million addresses makes a record of 14 MB
 )
 
 func (s *Store) statePath() string           { return filepath.Join(s.dir, stateFile) }
@@ -258,11 +259,17 @@ func (s *Store) prune(state State) {
 	if err != nil {
 		return
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool {
-		return id == state.Current || id == state.Previous || state.Pending != nil && id == state.Pending.Base
-	})
-	for _, id := range ids[:max(0, len(ids)-keepLast)] {
-		_ = removed(s.recordPath(id))
+	kept, size := 0, int64(0)
+	for _, id := range slices.Backward(ids) {
+		if id == state.Current || id == state.Previous || state.Pending != nil && id == state.Pending.Base {
+			continue
+		}
+		if info, err := os.Stat(s.recordPath(id)); err == nil {
+			size += info.Size()
+		}
+		if kept++; kept > keepLast || size > keepBytes {
+			_ = removed(s.recordPath(id))
+		}
 	}
 }
 

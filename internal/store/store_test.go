@@ -252,6 +252,24 @@ func TestOldRecordsGo(t *testing.T) {
 	}
 }
 
+func TestLargeRecordsGoEarlier(t *testing.T) {
+	s := store.Open(t.TempDir())
+	for range 6 {
+		r := record("large")
+		r.Sources["large"] = make([]byte, 20<<20) // 27 MB in JSON
+		id, err := s.Save(r, rules("192.0.2.1"))
+		if err == nil {
+			err = s.Set(store.State{Current: id})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.History(); err != nil || len(got) != 3 {
+		t.Errorf("%d records, %v: want the current one and two of history", len(got), err)
+	}
+}
+
 // A full disk is told before the kernel is changed: once a change is prepared it needs no space.
 func TestFullDisk(t *testing.T) {
 	disk.Run(t, 64<<10, func(dir string) {

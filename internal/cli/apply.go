@@ -111,7 +111,20 @@ func (a *app) notices(all []string) {
 
 func (a *app) showApplied(w io.Writer, s style, r *apply.Result, took time.Duration) {
 	table(w, facts(s, "policy", policyName(r.File, r.Hash)+": "+s.good("in force"), "backend", r.Backend+": "+r.Why,
-		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r), "time", took.Round(time.Millisecond).String()))
+		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r), "time", a.timeLine(took, r.Steps)))
+}
+
+// timeLine is how long it took, with --verbose each step as well.
+func (a *app) timeLine(took time.Duration, steps []apply.Step) string {
+	line := took.Round(time.Millisecond).String()
+	if !a.opts.verbose {
+		return line
+	}
+	parts := make([]string, len(steps))
+	for i, step := range steps {
+		parts[i] = fmt.Sprintf("%s %v", step.Name, step.Took.Round(100*time.Microsecond))
+	}
+	return line + " (" + strings.Join(parts, ", ") + ")"
 }
 
 // changeLine sums up what changed.

@@ -34,7 +34,7 @@ func (a *app) settled() {
 }
 
 // defaultWait is how long a command waits for another quaywall.
-const defaultWait = 10 * time.Second
+const defaultWait = 30 * time.Second
 
 func waitFlag(cmd *cobra.Command, wait *time.Duration) {
 	cmd.Flags().DurationVar(wait, "wait", defaultWait, "how long a `TIME` to wait for another quaywall that is changing this host")

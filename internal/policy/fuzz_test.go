@@ -86,7 +86,7 @@ func FuzzSetFile(f *testing.F) {
 	for _, text := range []string{
 		"192.0.2.1\n10.0.0.0/8 # all\n\n2001:db8::/32\r\n192.0.2.1-192.0.2.9", "\ufeff::1\n", "0.0.0.0/0\n::/0\n", "1.2.3.4/32\n1.2.3.4/33\n",
 		"create a hash:net family inet\nadd a 192.0.2.0/24 timeout 300\n", "add a 10.0.0.0/8 nomatch\n", "01.2.3.4\n", "1.2.3.4/08\n", "999.1.1.1\n",
-		"# only\n", "1.2.3.4/1\n", "128.0.0.0/1\n", strings.Repeat("x", 5000) + "\n1.1.1.1\n",
+		"# only\n", "1.2.3.4/1\n", "128.0.0.0/1\n", "192.0.2.1/31\n", "192.0.2.2/31\n192.0.2.9/32\n", strings.Repeat("x", 5000) + "\n1.1.1.1\n",
 	} {
 		f.Add(text)
 	}

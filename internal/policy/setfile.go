@@ -236,7 +236,7 @@ func fastPrefix(a netip.Addr, b [4]byte, s []byte) (netipx.IPRange, bool) {
 		bits = bits*10 + int(s[2]-'0')
 	}
 	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	if bits > 32 || v<<bits != 0 && bits < 32 {
+	if bits > 32 || v<<bits != 0 {
 		return netipx.IPRange{}, false
 	}
 	last := v | uint32(1<<(32-bits)-1)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -343,6 +344,25 @@ func addrCases() []func(self) matchCase {
 			none := ruleset.Set{Name: "none4", Key: ruleset.Addr4}
 			return matchCase{name: "not in an empty set", sets: []ruleset.Set{none}, matches: one(ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv4, Set: "none4", Not: true}),
 				hits: []probe{udp(1)}, misses: []probe{udp(1).in6()}}
+		},
+		func(self) matchCase {
+			return matchCase{name: "from nowhere", matches: one(ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv4}), misses: both(udp(1))}
+		},
+		func(self) matchCase {
+			return matchCase{name: "not from nowhere", matches: one(ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Not: true}),
+				hits: []probe{udp(1).in6()}, misses: []probe{udp(1)}}
+		},
+		func(me self) matchCase {
+			list := me.v4(1).String() + " 2001:db8::/32"
+			return matchCase{name: "from a list of both families", matches: src(ruleset.IPv4, list, false), hits: []probe{udp(1)}, misses: []probe{udp(1).from(me.v4(2)), udp(1).in6()}}
+		},
+		func(me self) matchCase {
+			var many []string
+			for n := range uint8(12) {
+				many = append(many, me.v4(2*n).String())
+			}
+			return matchCase{name: "not from a long list", matches: src(ruleset.IPv4, strings.Join(many, " "), true),
+				hits: []probe{udp(1).from(me.v4(1)), udp(1).from(me.v4(24))}, misses: []probe{udp(1).from(me.v4(0)), udp(1).from(me.v4(22)), udp(1).in6()}}
 		},
 		func(me self) matchCase { return pairCase(me, "pairs4", ruleset.IPv4, ruleset.IfaceAddr4, false) },
 		func(me self) matchCase { return pairCase(me, "pairs6", ruleset.IPv6, ruleset.IfaceAddr6, false) },

@@ -28,6 +28,20 @@ import (
 type Subject struct {
 	Backend kernel.Backend
 	Tools   []string // programs without which the tests can't run
+	Drift   []Drift  // at least: a rule deleted, rules in another order, an element added, an element deleted
+
+	// Foreign are shell commands that make rules of other programs, which must stay as they are; common ones are made
+	// anyway.
+	Foreign []string
+
+	// Leftover are patterns of lines that can't be taken away again, such as tables that the kernel keeps.
+	Leftover []string
+}
+
+// Drift is what somebody else does to the rules of Sample: shell commands.
+type Drift struct {
+	Name     string
+	Commands string
 }
 
 // Run runs the suite.
@@ -43,6 +57,15 @@ func Run(t *testing.T, s Subject) {
 		{"Nothing", testNothing},
 		{"Sample", testSample},
 		{"Matches", testMatches},
+		{"Verdicts", testVerdicts},
+		{"Flow", testFlow},
+		{"Lookups", testLookups},
+		{"Log", testLog},
+		{"Refused", testRefused},
+		{"Foreign", testForeign},
+		{"Drift", testDrift},
+		{"Replace", testReplace},
+		{"Interrupted", testInterrupted},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, s) })
 	}

@@ -21,8 +21,9 @@ type world struct {
 
 // The addresses.
 var (
-	client4, host4 = netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.1")
-	client6, host6 = netip.MustParseAddr("2001:db8:1::2"), netip.MustParseAddr("2001:db8:1::1")
+	client4, host4   = netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.1")
+	client6, host6   = netip.MustParseAddr("2001:db8:1::2"), netip.MustParseAddr("2001:db8:1::1")
+	inside4, inside6 = netip.MustParseAddr("172.17.0.2"), netip.MustParseAddr("fd17::2")
 )
 
 func newWorld(t *testing.T) *world {
@@ -78,9 +79,13 @@ func newWire(t *testing.T, from *netns.NS) (w wire) {
 
 func (w wire) send(t *testing.T, f []byte) {
 	t.Helper()
-	if err := unix.Sendto(w.fd, f, 0, &unix.SockaddrLinklayer{Ifindex: w.iface}); err != nil {
+	if err := w.write(f); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (w wire) write(f []byte) error {
+	return unix.Sendto(w.fd, f, 0, &unix.SockaddrLinklayer{Ifindex: w.iface})
 }
 
 // settle is how long a packet may take until it is answered.

@@ -149,14 +149,14 @@ func (b *builder) oneIface(name string, not bool) error {
 
 func (b *builder) addr(m ruleset.AddrMatch) error {
 	ranges := ofFamily(m.Addrs, m.Family).Ranges()
-	if m.Set == "" && (len(ranges) == 1 || m.Not && len(ranges) <= maxAlternatives) {
+	if m.Set == "" && oneByOne(len(ranges), m.Not) {
 		for _, r := range ranges {
 			if err := b.loadAddr(m.Field, m.Family, reg1); err != nil {
 				return err
 			}
 			b.addrRange(r, m.Not)
 		}
-		return noneIf(len(ranges) == 0)
+		return nil
 	}
 	if err := b.loadAddr(m.Field, m.Family, reg1); err != nil {
 		return err
@@ -165,16 +165,11 @@ func (b *builder) addr(m ruleset.AddrMatch) error {
 		b.lookup(m.Set, m.Not)
 		return nil
 	}
-	return list(b, ranges, addrList, m.Not)
+	return list(b, ranges, addrList(m.Family), m.Not)
 }
 
-// noneIf refuses lists of nothing: a rule that matches nothing, or everything, is a mistake of who made it.
-func noneIf(empty bool) error {
-	if empty {
-		return errors.New("a list of nothing")
-	}
-	return nil
-}
+// oneByOne tells whether a list of n values is compared value by value: each must not be the one, or there is just one.
+func oneByOne(n int, not bool) bool { return n == 1 || not && 1 < n && n <= maxAlternatives }
 
 // ofFamily is the part of a set that is of a family.
 func ofFamily(s netset.Set, f ruleset.Family) netset.Set {
@@ -266,7 +261,7 @@ func (b *builder) loadTransport(offset, length uint32) {
 
 func (b *builder) ports(m ruleset.PortMatch) error {
 	ports := joined(m.Ports)
-	if len(ports) != 1 && !(m.Not && len(ports) <= maxAlternatives) {
+	if !oneByOne(len(ports), m.Not) {
 		if err := b.loadPort(m.Field); err != nil {
 			return err
 		}
@@ -285,7 +280,7 @@ func (b *builder) ports(m ruleset.PortMatch) error {
 			b.between(big16(p.First), big16(p.Last), m.Not)
 		}
 	}
-	return noneIf(len(ports) == 0)
+	return nil
 }
 
 func (b *builder) icmp(m ruleset.ICMPTypeMatch) error {
@@ -401,11 +396,8 @@ func (b *builder) sourceRate(m ruleset.SourceRateMatch) error {
 	return nil
 }
 
-// list holds if the register is one of several values.
+// list holds if the register is one of several values. Of none it never holds.
 func list[T any](b *builder, values []T, typ listType[T], not bool) error {
-	if err := noneIf(len(values) == 0); err != nil {
-		return err
-	}
 	set, err := typ.set(values)
 	if err != nil {
 		return err

@@ -373,6 +373,9 @@ func (l listType[T]) nameOf(values []T) string {
 		words[i] = l.name(v)
 	}
 	text := strings.Join(words, "_")
+	if len(words) == 0 {
+		text = "none"
+	}
 	if len(text) > maxListName || strings.ContainsFunc(text, notInName) {
 		digest := sha256.Sum256([]byte(text))
 		text = hex.EncodeToString(digest[:8])
@@ -386,7 +389,6 @@ func notInName(r rune) bool {
 
 var (
 	ifaceList = listType[string]{"ifaces", ifaceSet, func(s string) string { return s }}
-	addrList  = listType[netipx.IPRange]{"addrs", rangeSet, netset.FormatRange}
 	portList  = listType[netset.Ports]{"ports", portSet, netset.Ports.String}
 )
 
@@ -400,12 +402,13 @@ func rangeOf(ranges ...netipx.IPRange) netset.Set {
 	return s
 }
 
-func rangeSet(ranges []netipx.IPRange) (Set, error) {
-	addrs := rangeOf(ranges...)
-	if !addrs.V6().IsEmpty() {
-		return addrSet(addr6Key, addrs), nil
+func addrList(f ruleset.Family) listType[netipx.IPRange] {
+	kind, key := "addrs", addr4Key
+	if f == ruleset.IPv6 {
+		kind, key = "addrs6", addr6Key
 	}
-	return addrSet(addr4Key, addrs), nil
+	set := func(ranges []netipx.IPRange) (Set, error) { return addrSet(key, rangeOf(ranges...)), nil }
+	return listType[netipx.IPRange]{kind, set, netset.FormatRange}
 }
 
 func icmpList(f ruleset.Family) listType[uint8] {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -33,9 +34,21 @@ func (s source) imports() []string {
 	return paths
 }
 
-// sources parses the module's Go files, the tools' own module and hidden folders aside.
+// sources are the module's Go files, the tools' own module and hidden folders aside.
 func sources(t *testing.T) []source {
 	t.Helper()
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("found only %d source files: the walk is wrong", len(all))
+	}
+	return all
+}
+
+// parsed parses them once for all tests.
+var parsed = sync.OnceValues(func() ([]source, error) {
 	root := os.DirFS(filepath.Join("..", "..", ".."))
 	var all []source
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
@@ -59,14 +72,8 @@ func sources(t *testing.T) []source {
 		all = append(all, source{pkg: path.Dir(name), name: name, test: strings.HasSuffix(name, "_test.go"), ast: file})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 10 {
-		t.Fatalf("found only %d source files: the walk is wrong", len(all))
-	}
-	return all
-}
+	return all, err
+})
 
 // under tells whether a package is the one that a path of the table means, or below it where the path ends in /.
 func under(pkg, place string) bool {

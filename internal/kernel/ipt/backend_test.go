@@ -28,6 +28,9 @@ func each(t *testing.T, f func(t *testing.T, b *Backend)) {
 
 func commit(t *testing.T, b *Backend, rs *ruleset.Ruleset) {
 	t.Helper()
+	if err := netns.Guard(); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Commit(context.Background(), rs); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +47,9 @@ func read(t *testing.T, b *Backend) *kernel.Listing {
 
 func remove(t *testing.T, b *Backend) {
 	t.Helper()
+	if err := netns.Guard(); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Remove(context.Background()); err != nil {
 		t.Fatal(err)
 	}

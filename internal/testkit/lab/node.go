@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -267,6 +268,20 @@ func (n *Node) StartEngine(ctx context.Context) error {
 		return fmt.Errorf("%s: Docker does not start: %w\n%s", n.Name, err, n.EngineLog(30))
 	}
 	return nil
+}
+
+// EngineMajor is the first number of the engine's version: 20 for 20.10.24.
+func (n *Node) EngineMajor(ctx context.Context) (int, error) {
+	api, err := n.Docker()
+	if err != nil {
+		return 0, err
+	}
+	version, err := api.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return 0, err
+	}
+	major, _, _ := strings.Cut(version.Version, ".")
+	return strconv.Atoi(major)
 }
 
 // StopEngine ends dockerd as a service manager would, KillEngine as a fault would.

@@ -87,7 +87,8 @@ func up(args []string) error {
 	n, _ := word.Read(said) // nothing: it ended without a word, which can't be
 	text := strings.TrimSpace(string(said[:n]))
 	if !strings.HasPrefix(text, labstate.Prefix) {
-		return errors.Join(errors.New(text), cmd.Wait())
+		_ = cmd.Wait() // it failed, and said why
+		return errors.New(text)
 	}
 	fmt.Printf("%s is up. Its machines:\n", text)
 	return list()

@@ -249,15 +249,19 @@ func TestTrap26Hairpins(t *testing.T) {
 func TestTrap32And47BridgeNetfilter(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
 		w := oneHost(t, v, lab.Engine{IPv6: true})
-		w.run(lab.Container{Name: "web", Publish: []string{"8080:80"}, Serve: []string{"80/tcp", "80/udp"}})
+		web := w.run(lab.Container{Name: "web", Publish: []string{"8080:80"}, Serve: []string{"80/tcp", "80/udp"}})
 		mate := w.run(lab.Container{Name: "mate"})
+		six, err := web.Addr(t.Context(), "", true)
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.mark()
 		w.apply(lines("version: 1", "inbound:", "  - allow: 8080", "defaults: {egress: deny}"))
 		for _, on := range []string{"1", "0"} {
 			for _, key := range []string{"iptables", "ip6tables"} {
 				w.host.MustExec(t, "sysctl", "-q", "-w", "net.bridge.bridge-nf-call-"+key+"="+on)
 			}
-			same := []lab.Row{open(mate, "172.17.0.2:80", "web", oneNetwork), open(mate, "[2001:db8:d0c::242:ac11:2]:80", "web", oneNetwork)}
+			same := []lab.Row{open(mate, "172.17.0.2:80", "web", oneNetwork), open(mate, "["+six.String()+"]:80", "web", oneNetwork)}
 			same = append(same, by("udp", open(mate, "172.17.0.2:80", "web", oneNetwork))...)
 			w.check(append(same, denied(mate, lab.OutsideAddr4+":80", "policy.yaml:4"),
 				open(w.outside, "203.0.113.1:8080", "web", "policy.yaml:3"))...)

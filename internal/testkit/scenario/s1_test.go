@@ -25,7 +25,7 @@ var s1Policy = lines(
 // Redis for the three alone.
 func TestS1(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
-		topology := lab.Cluster(lab.Engine{Legacy: v.legacy})
+		topology := lab.Cluster(lab.Engine{Legacy: v.legacy, Dir: engineDir()})
 		for i := range topology.Nodes {
 			if topology.Nodes[i].Engine != nil {
 				topology.Nodes[i].Serve = []string{"22/tcp", "8000/tcp", "8001/udp"} // 8000 and 8001 are nobody else's business
@@ -39,6 +39,7 @@ func TestS1(t *testing.T) {
 		redis := worlds[0].run(lab.Container{Name: "redis", Publish: []string{"6379:6379"}, Serve: []string{"6379/tcp"}})
 		worlds[0].mark()
 		worlds[0].try(s1Before(l)...)
+		worlds[0].leaks(open(l.Node("neighbour"), "172.17.0.2:7901", "web-s1", "routed to the container"))
 		for _, w := range worlds {
 			w.apply(s1Policy)
 		}
@@ -74,7 +75,6 @@ func s1Before(l *lab.Lab) []lab.Row {
 	return []lab.Row{
 		open(outside, "192.168.0.1:6379", "redis", "published"), open(outside, "[fd00::1]:6379", "redis", "docker-proxy"),
 		open(neighbour, "192.168.0.1:7901", "admin-s1", "published"), open(outside, "192.168.0.1:8000", "s1", "a daemon"),
-		open(neighbour, "172.17.0.2:7901", "web-s1", "routed to the container"),
 	}
 }
 

@@ -75,10 +75,15 @@ type world struct {
 // oneHost is a world with a host and three clients; the engine's iptables follow the variant.
 func oneHost(t *testing.T, v variant, e lab.Engine, serve ...string) *world {
 	t.Helper()
-	e.Legacy = v.legacy
+	e.Legacy, e.Dir = v.legacy, engineDir()
 	topology := lab.OneHost(e)
 	topology.Nodes[0].Serve = append([]string{"22/tcp"}, serve...)
 	return newWorld(t, v, topology)
+}
+
+// engineDir names an unpacked release of Docker to try instead of the installed one.
+func engineDir() string {
+	return os.Getenv("QUAYWALL_ENGINE")
 }
 
 // bareHost is a world whose host has no Docker, where nothing has used connection tracking.
@@ -228,6 +233,28 @@ func (w *world) reasons(rows ...lab.Row) []lab.Row {
 func (w *world) try(rows ...lab.Row) {
 	w.Helper()
 	w.lab.Check(w.T, rows)
+}
+
+// leaks tries rows that Docker leaves open up to version 27 and closes by itself since 28: a test that closes them proves
+// more with an older one.
+func (w *world) leaks(rows ...lab.Row) {
+	w.Helper()
+	if w.major() >= 28 {
+		for i := range rows {
+			rows[i].Want = lab.Denied
+		}
+	}
+	w.try(rows...)
+}
+
+// major is the first number of the engine's version.
+func (w *world) major() int {
+	w.Helper()
+	major, err := w.host.EngineMajor(w.Context())
+	if err != nil {
+		w.Fatal(err)
+	}
+	return major
 }
 
 // open and denied and rejected are rows.

@@ -29,7 +29,8 @@ bench: ## measure quaywall beside what it is compared with, into dist/bench.md a
 	scripts/go test -exec '$(CURDIR)/scripts/isolated' -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
 
 judge: ## 10,000 random policies: the evaluator, nftables and both variants of iptables must agree on every packet (root)
-	scripts/go test ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
+	@scripts/packages iptables nft=nftables ipset ip=iproute2
+	scripts/go test -exec '$(CURDIR)/scripts/isolated' ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
 
 lint: ## check form, suspicious code and generated files
 	@scripts/lint

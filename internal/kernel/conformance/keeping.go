@@ -219,7 +219,7 @@ func testDrift(t *testing.T, s Subject) {
 }
 
 // Replacement: how often the rules are exchanged under traffic.
-const exchanges = 40
+const exchanges = 200
 
 // testReplace exchanges rules while packets come in: never is one judged by neither the old rules nor the new ones.
 func testReplace(t *testing.T, s Subject) {
@@ -227,23 +227,12 @@ func testReplace(t *testing.T, s Subject) {
 	var leaked, arrived atomic.Int64
 	count(t, w.host, ":4001", &leaked)
 	count(t, w.host, ":4002", &arrived)
-	rules := func(n int) *ruleset.Ruleset {
-		rs := Sample()
-		udp := func(port uint16, kind ruleset.Kind) ruleset.Rule {
-			m := one(ruleset.ProtoMatch{Proto: 17}, ruleset.PortMatch{Field: ruleset.DstPort, Ports: ports(port, port)})
-			return ruleset.Rule{Matches: m, Counter: true, Verdict: ruleset.Verdict{Kind: kind}, Origin: ruleset.Origin{Line: fmt.Sprint("policy.yaml:", n)}}
-		}
-		gate := &rs.Tables[0].Chains[0]
-		gate.Rules = append([]ruleset.Rule{udp(4001, ruleset.Drop), udp(4002, ruleset.Accept)}, gate.Rules...)
-		rs.Tables[0].Sets[1].Addrs = rs.Tables[0].Sets[1].Addrs.Union(netset.MustParse(fmt.Sprintf("100.64.0.%d", n)))
-		return rs
-	}
-	s.commit(t, w.host, rules(0))
+	s.commit(t, w.host, exchanged(0))
 	stop, sent := make(chan struct{}), make(chan int64)
 	go flood(w, stop, sent)
 	w.host.Do(t, func() {
 		for i := range exchanges {
-			if err := s.Backend.Commit(context.Background(), rules(i%2)); err != nil {
+			if err := s.Backend.Commit(context.Background(), exchanged(i%2)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -260,6 +249,38 @@ func testReplace(t *testing.T, s Subject) {
 	if n := arrived.Load(); n != total {
 		t.Errorf("%d of %d allowed packets arrived", n, total)
 	}
+}
+
+// exchanged is Sample with rules on UDP ports 4001, which is closed, and 4002, which is open to the client. Whichever n, they
+// say the same by a map and by sets whose contents are others: it must not show that these are exchanged too.
+func exchanged(n int) *ruleset.Ruleset {
+	rs := Sample()
+	table := &rs.Tables[0]
+	line := ruleset.Origin{Line: fmt.Sprint("policy.yaml:", n)}
+	closed, opened := ruleset.Verdict{Kind: ruleset.Drop}, ruleset.Verdict{Kind: ruleset.Goto, Chain: "opened"}
+	table.Maps = append(table.Maps, ruleset.Map{Name: "exchanged-ports", Key: ruleset.Port, Elements: []ruleset.Element{
+		{Ports: ports(4001, 4001)[0], Verdict: closed, Origin: line},
+		{Ports: ports(4002, 4002)[0], Verdict: opened, Origin: line},
+		{Ports: ports(5000, uint16(5001+n))[0], Verdict: opened, Origin: line},
+	}})
+	chain := ruleset.Chain{Name: "opened"}
+	for _, f := range []struct {
+		family ruleset.Family
+		key    ruleset.Key
+		source string
+	}{{ruleset.IPv4, ruleset.Addr4, "198.18.0.0/15 100.64.0.%d"}, {ruleset.IPv6, ruleset.Addr6, "2001:db8:c000::/36 fd64::%d"}} {
+		name := fmt.Sprint("exchanged-", f.family)
+		table.Sets = append(table.Sets, ruleset.Set{Name: name, Key: f.key, Addrs: netset.MustParse(fmt.Sprintf(f.source, n))})
+		m := ruleset.AddrMatch{Field: ruleset.Src, Family: f.family, Set: name}
+		chain.Rules = append(chain.Rules, ruleset.Rule{Matches: one(m), Verdict: ruleset.Verdict{Kind: ruleset.Accept}, Origin: line})
+	}
+	chain.Rules = append(chain.Rules, ruleset.Rule{Counter: true, Verdict: closed, Origin: line})
+	table.Chains = append(table.Chains, chain)
+	gate := &table.Chains[0]
+	gate.Rules = append([]ruleset.Rule{{
+		Matches: one(ruleset.ProtoMatch{Proto: 17}), Lookup: &ruleset.Lookup{By: ruleset.DstPort, Map: "exchanged-ports"}, Origin: line,
+	}}, gate.Rules...)
+	return rs
 }
 
 // count counts the datagrams that arrive at an address.

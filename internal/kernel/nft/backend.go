@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,12 +78,13 @@ func (st *state) addTo(l *kernel.Listing) {
 	if st.table.Name != tableName {
 		prefix = st.table.Name + " "
 	}
-	for _, line := range st.table.Lines() {
+	plain := st.table.Plain()
+	for _, line := range plain.Lines() {
 		l.Rules = append(l.Rules, prefix+line)
 	}
 	for i := range st.table.Sets {
 		if set := &st.table.Sets[i]; set.Flags&unix.NFT_SET_EVAL == 0 {
-			l.Sets[prefix+set.Name] = summary(st.sets[set.Name])
+			l.Sets[prefix+plain.Sets[i].Name] = summary(st.sets[set.Name])
 		}
 	}
 	if prefix == "" {
@@ -94,8 +96,9 @@ func summary(s render.Summary) kernel.SetSummary {
 	return kernel.SetSummary{Elements: s.Elements, Digest: s.Text()}
 }
 
-// Commit replaces what is in force with this ruleset, in one transaction. Hand-written rules follow in a second one,
-// after they have been checked.
+// Commit replaces what is in force with this ruleset: one transaction adds the sets, the next one switches the rules, the
+// last one deletes what no packet meets any more. Hand-written rules follow in a transaction of their own, after they have
+// been checked.
 func (b *Backend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
 	table, err := render.Render(rs)
 	if err != nil {
@@ -134,16 +137,65 @@ func (s *socket) commit(ctx context.Context, table *render.Table, raw raw) error
 		if leftover, err = s.exists(rawTable); err != nil {
 			return err
 		}
-		messages := render.Transaction(table, render.Live{Table: st.table, Sets: st.sets})
+		change := render.NewChange(table, render.Live{Table: st.table, Sets: st.sets})
+		messages := change.Replace()
 		if leftover && raw.text == "" {
 			messages = followedBy(messages, render.DeleteTable(rawTable))
 		}
-		if err = s.transact(st.genID, messages); !errors.Is(err, unix.ERESTART) {
-			return explain(err, messages)
+		if err = s.replace(st.genID, change, messages); !errors.Is(err, unix.ERESTART) {
+			return err
 		}
 	}
 	return fmt.Errorf("putting table inet %s in force: others keep changing rules: %w", table.Name, err)
 }
+
+// replace takes the steps of a change: nothing else may have changed any rules since genID.
+func (s *socket) replace(genID uint32, change *render.Change, messages iter.Seq2[render.Message, error]) error {
+	if !isEmpty(change.Prepare()) {
+		if err := s.transact(genID, change.Prepare()); err != nil {
+			return explain(err, nil, change.Prepare())
+		}
+		if genID++; genID == 0 { // 0 is no condition, and no generation
+			genID++
+		}
+	}
+	if err := s.transact(genID, messages); err != nil {
+		s.tidy(change.Withdraw())
+		return explain(err, change.Prepare(), messages)
+	}
+	if !isEmpty(change.CleanUp()) {
+		awaitPackets()
+		s.tidy(change.CleanUp())
+	}
+	return nil
+}
+
+// tidy deletes what judges no packet. Should it fail, a reading shows what is left, and the next commit tries again.
+func (s *socket) tidy(messages iter.Seq2[render.Message, error]) {
+	if !isEmpty(messages) {
+		_ = s.transact(0, messages)
+	}
+}
+
+func isEmpty(messages iter.Seq2[render.Message, error]) bool {
+	for range messages {
+		return false
+	}
+	return true
+}
+
+// awaitPackets waits until each packet that was being judged has been: they are judged within read-side critical sections
+// of RCU, the end of which is what membarrier(2) waits for.
+func awaitPackets() {
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+		time.Sleep(unknownGrace)
+	}
+}
+
+const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL, which x/sys/unix lacks
+
+// unknownGrace is much longer than a packet takes, for kernels without membarrier(2) or that refuse it.
+const unknownGrace = 50 * time.Millisecond
 
 func followedBy(messages iter.Seq2[render.Message, error], last render.Message) iter.Seq2[render.Message, error] {
 	return func(yield func(render.Message, error) bool) {
@@ -156,20 +208,36 @@ func followedBy(messages iter.Seq2[render.Message, error], last render.Message) 
 	}
 }
 
-// explain tells which message was refused, by the text of all of them.
-func explain(err error, messages iter.Seq2[render.Message, error]) error {
+// explain tells which message was refused, by the text of all of them; those of before were taken.
+func explain(err error, before, messages iter.Seq2[render.Message, error]) error {
 	var refused *refusedError
 	if !errors.As(err, &refused) {
 		return err
 	}
-	var payload strings.Builder
+	taken, count := texts(before)
+	rest, _ := texts(messages)
+	line := refused.message
+	if line > 0 {
+		line += count
+	}
+	return &kernel.PayloadError{Backend: "nft", Payload: taken + rest, Line: line, Err: refused.refusal}
+}
+
+// texts is the text of messages, a line for each, and how many there are.
+func texts(messages iter.Seq2[render.Message, error]) (string, int) {
+	var all strings.Builder
+	count := 0
+	if messages == nil {
+		return "", 0
+	}
 	for m, err := range messages {
 		if err != nil {
 			break
 		}
-		payload.WriteString(m.Text() + "\n")
+		all.WriteString(m.Text() + "\n")
+		count++
 	}
-	return &kernel.PayloadError{Backend: "nft", Payload: payload.String(), Line: refused.message, Err: refused.refusal}
+	return all.String(), count
 }
 
 // Remove takes both tables out of the kernel. One without nf_tables holds none.
@@ -193,17 +261,25 @@ func (*Backend) Remove(context.Context) error {
 	return nil
 }
 
-// remove deletes a table, if it is there.
+// remove deletes a table, if it is there: its rules first, and what these use once no packet meets it any more.
 func (s *socket) remove(name string) error {
 	there, err := s.exists(name)
 	if err != nil || !there {
 		return err
 	}
-	err = s.transact(0, func(yield func(render.Message, error) bool) { yield(render.DeleteTable(name), nil) })
+	if err = s.tell(render.FlushRules(name)); err == nil {
+		awaitPackets()
+		err = s.tell(render.DeleteTable(name))
+	}
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	return err
+}
+
+// tell is a transaction of one message.
+func (s *socket) tell(m render.Message) error {
+	return s.transact(0, func(yield func(render.Message, error) bool) { yield(m, nil) })
 }
 
 // exists tells whether there is a table of a name.

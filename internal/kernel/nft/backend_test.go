@@ -131,7 +131,7 @@ func TestLimitsAreKept(t *testing.T) {
 	}
 	ns := netns.New(t)
 	sources := func() bool {
-		return strings.Contains(ns.Output(t, "nft", "list", "set", "inet", "quaywall", "sources/ssh-ip"), "198.51.100.7")
+		return strings.Contains(ns.Output(t, "nft", "list", "table", "inet", "quaywall"), "198.51.100.7")
 	}
 	commit(t, ns, rules(10, 9))
 	ns.Output(t, "nft", "add element inet quaywall sources/ssh-ip { 198.51.100.7 }")

@@ -49,8 +49,8 @@ func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.L
 	if err != nil {
 		return nil, err
 	}
-	for i := range table.Sets {
-		if set := &table.Sets[i]; set.Flags&unix.NFT_SET_EVAL == 0 {
+	for _, set := range table.Plain().Sets {
+		if set.Flags&unix.NFT_SET_EVAL == 0 {
 			listing.Sets[set.Name] = summary(set.Summarize())
 		}
 	}
@@ -73,8 +73,7 @@ func inScratch() error {
 
 // compareSets finds sets that the kernel keeps otherwise than they were rendered.
 func compareSets(table *render.Table, l *kernel.Listing) error {
-	for i := range table.Sets {
-		set := &table.Sets[i]
+	for _, set := range table.Plain().Sets {
 		want := summary(set.Summarize())
 		if got, ok := l.Sets[set.Name]; set.Flags&unix.NFT_SET_EVAL == 0 && (!ok || got != want) {
 			return fmt.Errorf("preflight: the kernel took set %s and holds something else: %d elements, %d were sent",

@@ -42,8 +42,8 @@ func DeleteTable(name string) Message {
 	return message(unix.NFT_MSG_DELTABLE, 0, b, "delete table inet %s", name)
 }
 
-// flushRules deletes every rule of a table.
-func flushRules(table string) Message {
+// FlushRules deletes every rule of a table.
+func FlushRules(table string) Message {
 	var b buffer
 	b.string(unix.NFTA_RULE_TABLE, table)
 	return message(unix.NFT_MSG_DELRULE, 0, b, "flush table inet %s", table)

@@ -1,7 +1,7 @@
 // Package nft turns a ruleset into what nf_tables is told, and reads back what nf_tables says it holds.
 //
 //	table, err := nft.Render(rs)                      // typed: chains, rules as expressions, sets
-//	for m := range nft.Transaction(table, live, …) {} // the netlink messages that put it in force
+//	change := nft.NewChange(table, live)              // the netlink messages that put it in force
 //
 // Everything is a value: no socket is opened here. Expressions are those of github.com/google/nftables/expr; messages
 // are written by this package, since that library puts all elements of a set into one attribute, which holds 64 KiB.

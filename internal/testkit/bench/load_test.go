@@ -85,7 +85,30 @@ func dial(to netip.AddrPort, within time.Duration) error {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return err
 	}
-	return unix.Connect(fd, addr)
+	if err := unix.Connect(fd, addr); !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	return connected(fd, within)
+}
+
+// connected waits for a connection that a signal left under way: the runtime sends itself signals, and with a timeout
+// set connect(2) isn't begun again behind one.
+func connected(fd int, within time.Duration) error {
+	for end := time.Now().Add(within); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(time.Until(end).Milliseconds()))
+		switch {
+		case n > 0:
+			number, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && number != 0 {
+				err = unix.Errno(number)
+			}
+			return err
+		case n == 0 || time.Now().After(end):
+			return unix.EINPROGRESS
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
 }
 
 // connections dials for a while and gives connections a second. One that fails ends the test.
@@ -145,8 +168,11 @@ func echo(t *testing.T, ns *netns.NS, port int) {
 			if err != nil {
 				continue
 			}
-			for {
+			for !stop.Load() {
 				n, err := unix.Read(conn, buffer)
+				if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) { // the timeout is the listener's
+					continue
+				}
 				if err != nil || n == 0 {
 					break
 				}

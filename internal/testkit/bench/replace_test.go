@@ -3,7 +3,9 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -106,7 +108,7 @@ func keepStreaming(t *testing.T, n *network, stall *atomic.Int64) {
 				t.Errorf("the stream broke: %v", err)
 				return
 			}
-			if _, err := unix.Read(fd, b); err != nil {
+			if err := readByte(fd, b); err != nil {
 				t.Errorf("the stream broke: %v", err)
 				return
 			}
@@ -116,4 +118,20 @@ func keepStreaming(t *testing.T, n *network, stall *atomic.Int64) {
 			time.Sleep(time.Millisecond)
 		}
 	})
+}
+
+// readByte reads one byte, going on behind signals.
+func readByte(fd int, b []byte) error {
+	for {
+		n, err := unix.Read(fd, b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n != 1:
+			return io.EOF
+		default:
+			return nil
+		}
+	}
 }

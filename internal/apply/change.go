@@ -73,6 +73,14 @@ func (c *change) note(format string, args ...any) {
 	c.notices = append(c.notices, fmt.Sprintf(format, args...))
 }
 
+// noteUnseen names what no policy reaches: whoever reads one that denies everything takes it for closed.
+func (c *change) noteUnseen(inv *inventory.Inventory) {
+	for _, n := range inv.Unseen {
+		c.note("Docker's network %q is %s on %s: no rule of this host sees what goes to and from its containers; "+
+			"filter inside of them, or in front of this host", n.Name, n.Driver, n.Parent)
+	}
+}
+
 // step takes one step.
 func (c *change) step(name string, f func() error) error {
 	if c.host.OnStep != nil {
@@ -116,6 +124,7 @@ func (c *change) load(ctx context.Context) error {
 		return err
 	}
 	c.chosen, c.others = readingOf(readings, backend)
+	c.noteUnseen(c.inv)
 	return nil
 }
 

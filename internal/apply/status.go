@@ -59,10 +59,12 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	if err := c.readState(false); err != nil {
 		return nil, h.failed(doing, err)
 	}
-	docker := make(chan inventory.Docker, 1)
-	go func() { docker <- c.docker(ctx) }()
+	found := make(chan *inventory.Inventory, 1)
+	go func() { found <- c.lookAround(ctx) }()
 	readings := h.readAll(ctx, c.ns)
-	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Docker: <-docker}
+	inv := <-found
+	c.noteUnseen(inv)
+	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Docker: inv.Docker}
 	if err := c.describe(s, readings); err != nil {
 		return nil, h.failed(doing, err)
 	}
@@ -70,14 +72,14 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	return s, nil
 }
 
-// docker is what is known of the engine. That nothing is known of the host is told like an engine's problem.
-func (c *change) docker(ctx context.Context) inventory.Docker {
+// lookAround takes the inventory. That nothing is known of the host is told like an engine's problem.
+func (c *change) lookAround(ctx context.Context) *inventory.Inventory {
 	var inv *inventory.Inventory
 	err := c.ns.run(func() (err error) { inv, err = c.host.Inventory(ctx); return err })
 	if err != nil {
-		return inventory.Docker{Problem: err.Error()}
+		return &inventory.Inventory{Docker: inventory.Docker{Problem: err.Error()}}
 	}
-	return inv.Docker
+	return inv
 }
 
 // describe tells what the readings and the record mean together.

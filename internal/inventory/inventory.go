@@ -17,6 +17,7 @@ type Inventory struct {
 	Interfaces []Interface // sorted by name
 	Networks   []Network   // Docker's networks that have a bridge here, sorted by name
 	Published  []Published // sorted by protocol, port, address
+	Unseen     []Unseen    // sorted by name
 }
 
 // Docker is what is known of the engine.
@@ -56,6 +57,14 @@ type Published struct {
 	Container string     // name without the leading slash
 	Networks  []string   // Docker networks that the container is in, sorted
 	Target    uint16     // port inside of the container
+}
+
+// Unseen is a Docker network whose packets pass by the host's rules: its containers have interfaces of their own on the
+// network that Parent is in.
+type Unseen struct {
+	Name   string
+	Driver string // "macvlan" or "ipvlan"
+	Parent string // an interface of this host
 }
 
 // Bridges are the names of all Docker bridges, sorted.

@@ -36,5 +36,6 @@ func join(links []inventory.Interface, answer docker.Answer) *inventory.Inventor
 		}
 	}
 	slices.SortStableFunc(networks, func(a, b inventory.Network) int { return cmp.Compare(a.Name, b.Name) })
-	return &inventory.Inventory{Docker: answer.Docker, Interfaces: links, Networks: networks, Published: published}
+	return &inventory.Inventory{Docker: answer.Docker, Interfaces: links, Networks: networks, Published: published,
+		Unseen: answer.UnseenIn(links)}
 }

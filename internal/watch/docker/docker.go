@@ -6,7 +6,7 @@
 // Be aware: that an engine is absent, closed to us or hung is normal, and no error: Docker.Reachable is false and
 // Docker.Problem says why. Nothing is opened before List is called, and nothing stays open after it. Where systemd
 // listens on the socket for dockerd, asking starts it. Bridge and gateway names are the engine's; a network of another
-// driver (macvlan, ipvlan, overlay) has no bridge here and is left out.
+// driver has no bridge here and is left out, or Unseen (macvlan, ipvlan).
 package docker
 
 import (
@@ -27,6 +27,7 @@ type Answer struct {
 	Docker    inventory.Docker
 	Networks  []inventory.Network
 	Published []inventory.Published
+	Unseen    []inventory.Unseen
 }
 
 // List asks the engine at host, "" for Docker's own rules, and takes two seconds at most.
@@ -60,7 +61,7 @@ func list(ctx context.Context, at Endpoint) (Answer, error) {
 	}
 	return Answer{
 		Docker:   inventory.Docker{Reachable: true, Version: e.version},
-		Networks: bridgeNetworks(networks), Published: published(containers),
+		Networks: bridgeNetworks(networks), Published: published(containers), Unseen: unseenNetworks(networks),
 	}, nil
 }
 
@@ -73,8 +74,9 @@ type network struct {
 	Options          map[string]string
 }
 
-// Options of bridge networks. See https://docs.docker.com/engine/network/drivers/bridge/.
+// Options of networks. See https://docs.docker.com/engine/network/drivers/.
 const (
+	optParent = "parent"
 	optBridge = "com.docker.network.bridge.name"
 	optMode4  = "com.docker.network.bridge.gateway_mode_ipv4"
 	optMode6  = "com.docker.network.bridge.gateway_mode_ipv6"
@@ -94,6 +96,18 @@ func bridgeNetworks(networks []network) []inventory.Network {
 	slices.SortFunc(all, func(a, b inventory.Network) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
+	return all
+}
+
+// unseenNetworks leaves out those without a parent: nothing but their own containers is on them.
+func unseenNetworks(networks []network) []inventory.Unseen {
+	var all []inventory.Unseen
+	for _, n := range networks {
+		if (n.Driver == "macvlan" || n.Driver == "ipvlan") && n.Options[optParent] != "" {
+			all = append(all, inventory.Unseen{Name: n.Name, Driver: n.Driver, Parent: n.Options[optParent]})
+		}
+	}
+	slices.SortFunc(all, func(a, b inventory.Unseen) int { return cmp.Compare(a.Name, b.Name) })
 	return all
 }
 
@@ -194,6 +208,17 @@ func (a Answer) In(links []inventory.Interface) ([]inventory.Network, []inventor
 		}
 	}
 	return networks, published
+}
+
+// UnseenIn is In for networks without a bridge: they count if the interface that they are on is here.
+func (a Answer) UnseenIn(links []inventory.Interface) []inventory.Unseen {
+	var all []inventory.Unseen
+	for _, n := range a.Unseen {
+		if slices.ContainsFunc(links, func(l inventory.Interface) bool { return l.Name == n.Parent }) {
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 // isBridgeOf tells whether an interface is the bridge of a network. One without addresses may be: isolated networks

@@ -96,6 +96,7 @@ func TestList(t *testing.T) {
 			{Addr: v6, Proto: 6, Port: 9000, Container: "c2", Networks: []string{"lan", "my6"}, Target: 80},
 			{Addr: netip.MustParseAddr("127.0.0.1"), Proto: 17, Port: 53, Container: "c1", Networks: []string{"bridge"}, Target: 5353},
 		},
+		Unseen: []inventory.Unseen{{Name: "lan", Driver: "macvlan", Parent: "eth0"}},
 	}
 	for _, api := range []string{"1.41", "1.44", "1.51"} {
 		got := docker.List(t.Context(), engine(t, api, networks2010, containers2010))
@@ -127,6 +128,9 @@ func TestInKeepsWhatIsHere(t *testing.T) {
 		{"a name alone is no bridge", []inventory.Interface{{Name: "docker0", Kind: "dummy", Addrs: prefixes("172.17.0.1/16")}}, "", ""},
 	} {
 		networks, published := answer.In(c.links)
+		if unseen := answer.UnseenIn(c.links); len(unseen) > 0 {
+			t.Errorf("%s: %v is said to be here, and its parent isn't", c.name, unseen)
+		}
 		var names, ports []string
 		for _, n := range networks {
 			names = append(names, n.Name)
@@ -140,6 +144,15 @@ func TestInKeepsWhatIsHere(t *testing.T) {
 		if got := strings.Join(ports, " "); got != c.published {
 			t.Errorf("%s: published %q, want %q", c.name, got, c.published)
 		}
+	}
+}
+
+// A network on another engine's interface is not this host's to warn of.
+func TestUnseenInNeedsTheParent(t *testing.T) {
+	answer := docker.List(t.Context(), engine(t, "1.41", networks2010, containers2010))
+	links := []inventory.Interface{{Name: "eth0"}, {Name: "lo"}}
+	if got := answer.UnseenIn(links); len(got) != 1 || got[0].Name != "lan" {
+		t.Errorf("with eth0 here: %v, want the network lan", got)
 	}
 }
 

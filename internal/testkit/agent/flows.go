@@ -116,6 +116,7 @@ func (s Stream) pump(ctx context.Context, conn net.Conn, r *StreamResult) error 
 		r.Blocks++
 		r.stalled(last)
 		last = time.Now()
+		r.Last = last
 	}
 }
 

@@ -126,6 +126,7 @@ type StreamResult struct {
 	Alive  bool          `json:"alive"`           // no error until it was told to stop
 	Error  string        `json:"error,omitempty"` // why it broke, a wrong number included
 	Blocks uint64        `json:"blocks"`          // numbers received, in order
+	Last   time.Time     `json:"last"`            // when the last number came; the zero value: none did
 	Stall  time.Duration `json:"stall"`           // the longest time without a number, the end included
 	Since  time.Time     `json:"since"`           // when that began
 }

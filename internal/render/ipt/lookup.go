@@ -109,7 +109,7 @@ func addressElements(elements []*ruleset.Element) iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
 		for _, e := range elements {
 			text := elementComment(e.Origin.Comment())
-			for p := range rangePrefixes(e.Addrs) {
+			for _, p := range appendPrefixes(nil, e.Addrs) {
 				if !yield(Entry{Net: p, Comment: text}) {
 					return
 				}

@@ -143,12 +143,15 @@ func (l setList) sorted() []Set {
 
 // prefixEntries are the entries of addresses of one family. hash:net takes no /0: that is two halves.
 func prefixEntries(addrs netset.Set, family ruleset.Family) iter.Seq[Entry] {
+	own := addrs.V4()
+	if family == ruleset.IPv6 {
+		own = addrs.V6()
+	}
 	return func(yield func(Entry) bool) {
-		for _, r := range addrs.Ranges() {
-			if r.From().Is4() != (family == ruleset.IPv4) {
-				continue
-			}
-			for p := range rangePrefixes(r) {
+		var room []netip.Prefix // one for all ranges: there may be a million of them
+		for r := range own.Each() {
+			room = appendPrefixes(room[:0], r)
+			for _, p := range room {
 				if !yield(Entry{Net: p}) {
 					return
 				}
@@ -215,24 +218,14 @@ func portEntries(ports []netset.Ports) iter.Seq[Entry] {
 	}
 }
 
-// rangePrefixes are the fewest prefixes that make up a range, none of them a /0.
-func rangePrefixes(r netipx.IPRange) iter.Seq[netip.Prefix] {
-	return func(yield func(netip.Prefix) bool) {
-		if r.From() == r.To() {
-			yield(netip.PrefixFrom(r.From(), r.From().BitLen()))
-			return
-		}
-		for _, p := range r.Prefixes() {
-			if p.Bits() > 0 {
-				if !yield(p) {
-					return
-				}
-				continue
-			}
-			half := netip.PrefixFrom(p.Addr(), 1)
-			if !yield(half) || !yield(netip.PrefixFrom(netipx.RangeOfPrefix(half).To().Next(), 1)) {
-				return
-			}
-		}
+// appendPrefixes appends the fewest prefixes that make up a range, none of them a /0.
+func appendPrefixes(to []netip.Prefix, r netipx.IPRange) []netip.Prefix {
+	if r.From() == r.To() {
+		return append(to, netip.PrefixFrom(r.From(), r.From().BitLen()))
 	}
+	if p, whole := r.Prefix(); whole && p.Bits() == 0 {
+		half := netip.PrefixFrom(p.Addr(), 1)
+		return append(to, half, netip.PrefixFrom(netipx.RangeOfPrefix(half).To().Next(), 1))
+	}
+	return r.AppendPrefixes(to)
 }

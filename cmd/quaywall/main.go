@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -21,8 +22,13 @@ func main() {
 	os.Exit(run())
 }
 
+// garbage is how much of it there may be beside what is in use, in percent. Go's own default of 100 makes an apply with
+// 100,000 prefixes take 31 MB where this takes 24, in a twentieth less time.
+const garbage = 25
+
 // run ends with a status rather than by os.Exit, so that the signals' context is given back.
 func run() int {
+	debug.SetGCPercent(garbage)
 	// A terminal that goes away stops what has not begun; a change that has goes on to its end, and so it does when nobody
 	// reads what is told about it.
 	ends := []os.Signal{os.Interrupt, unix.SIGTERM}

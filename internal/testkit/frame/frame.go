@@ -9,6 +9,7 @@ package frame
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"net"
 	"net/netip"
 
@@ -28,7 +29,7 @@ const (
 // Way is where a frame comes from and where it goes.
 type Way struct {
 	SrcMAC, DstMAC net.HardwareAddr
-	Src, Dst       netip.AddrPort // of one family; the ports are used by TCP and UDP alone
+	Src, Dst       netip.AddrPort // of one family; the ports are used by TCP, UDP and SCTP alone
 }
 
 const (
@@ -61,6 +62,26 @@ func (w Way) UDP(data []byte) []byte {
 	binary.BigEndian.PutUint16(h[2:], w.Dst.Port())
 	binary.BigEndian.PutUint16(h[4:], uint16(8+len(data)))
 	return w.summed(unix.IPPROTO_UDP, append(h, data...), 6)
+}
+
+// SCTP is the first packet of an association.
+func (w Way) SCTP() []byte {
+	return w.IP(unix.IPPROTO_SCTP, SCTPInit(w.Src.Port(), w.Dst.Port(), 1))
+}
+
+// SCTPInit is the payload of an association's first packet (RFC 9260): a common header and an INIT chunk. The tag is not 0.
+func SCTPInit(src, dst uint16, tag uint32) []byte {
+	b := make([]byte, 12+20)
+	binary.BigEndian.PutUint16(b, src)
+	binary.BigEndian.PutUint16(b[2:], dst)
+	b[12] = 1
+	binary.BigEndian.PutUint16(b[14:], 20)
+	binary.BigEndian.PutUint32(b[16:], tag)
+	binary.BigEndian.PutUint32(b[20:], 65535)
+	b[25], b[27] = 1, 1
+	binary.BigEndian.PutUint32(b[28:], 1)
+	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	return b
 }
 
 // ICMP is an ICMP or ICMPv6 message, by the family of the way. The body begins after the checksum.

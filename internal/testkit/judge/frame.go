@@ -3,12 +3,12 @@ package judge
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/crc32"
 	"net"
 	"net/netip"
 
 	"quaywall/internal/packet"
 	"quaywall/internal/policy"
+	"quaywall/internal/testkit/frame"
 )
 
 // IP protocol numbers that the policy language has no constant for.
@@ -95,7 +95,7 @@ func transport(p *probe) []byte {
 		binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
 		return summed(pk, b, 6, p.badSum)
 	case policy.SCTP:
-		return sctpInit(pk, p.id)
+		return frame.SCTPInit(pk.SrcPort, pk.DstPort, uint32(p.id)|1<<16)
 	case policy.ICMP, policy.ICMPv6:
 		return icmpMessage(p)
 	case igmp:
@@ -158,21 +158,6 @@ func checksum(b []byte) uint16 {
 		sum = sum&0xffff + sum>>16
 	}
 	return ^uint16(sum)
-}
-
-// sctpInit is the first packet of an association (RFC 9260): a common header and an INIT chunk.
-func sctpInit(pk packet.Packet, id uint16) []byte {
-	b := make([]byte, 12+20)
-	binary.BigEndian.PutUint16(b, pk.SrcPort)
-	binary.BigEndian.PutUint16(b[2:], pk.DstPort)
-	b[12] = 1
-	binary.BigEndian.PutUint16(b[14:], 20)
-	binary.BigEndian.PutUint32(b[16:], uint32(id)|1<<16)
-	binary.BigEndian.PutUint32(b[20:], 65535)
-	b[25], b[27] = 1, 1
-	binary.BigEndian.PutUint32(b[28:], 1)
-	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
-	return b
 }
 
 // icmpMessage is an ICMP or ICMPv6 message. An error holds the head of the packet that it is about: one of a connection

@@ -3,6 +3,7 @@ package lab
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -309,14 +310,19 @@ func (n *Node) Addr(ctx context.Context, networkName string, v6 bool) (netip.Add
 // Network is a Docker network to make.
 type Network struct {
 	Name     string
+	Driver   string   // "": bridge
 	Subnets  []string // none: Docker chooses. With an IPv6 one, the network has IPv6
+	NoIPv4   bool     // IPv6 alone; engines before 28 take no notice
 	Internal bool
-	Options  map[string]string // of the bridge driver
+	Options  map[string]string // of the driver
 }
 
-// AddNetwork makes a Docker network on a bridge.
+// AddNetwork makes a Docker network.
 func (n *Node) AddNetwork(ctx context.Context, spec Network) error {
-	options := client.NetworkCreateOptions{Driver: "bridge", Internal: spec.Internal, Options: spec.Options}
+	options := client.NetworkCreateOptions{Driver: cmp.Or(spec.Driver, "bridge"), Internal: spec.Internal, Options: spec.Options}
+	if spec.NoIPv4 {
+		options.EnableIPv4 = new(bool)
+	}
 	for _, text := range spec.Subnets {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -75,6 +75,38 @@ func (r Rules) Foreign() Rules {
 	}).WithoutEmpty()
 }
 
+// Own is quaywall's rules alone, in no order of their own: nft and ipset list the elements of a set in any order, and so
+// they come sorted.
+func (r Rules) Own() Rules {
+	return r.each(func(s Section) string {
+		all := strings.Split(s.Text, "\n")
+		if s.Tool == "nft" {
+			all = strings.FieldsFunc(ownNft(s.Text), func(c rune) bool { return c == '\n' || c == ',' })
+		} else {
+			all = slices.DeleteFunc(all, func(line string) bool { return !own(line) })
+		}
+		for i, line := range all {
+			all[i] = strings.TrimSpace(hashing.ReplaceAllString(line, ""))
+		}
+		slices.Sort(all)
+		return strings.Join(all, "\n")
+	})
+}
+
+// hashing is what an ipset has at random.
+var hashing = regexp.MustCompile(` (initval 0x[0-9a-f]+|bucketsize \d+|hashsize \d+)`)
+
+// ownNft is the tables of quaywall's.
+func ownNft(text string) string {
+	var kept []string
+	for _, table := range blocks(text, "") {
+		if own(table[0]) {
+			kept = append(kept, table...)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
 // WithoutEmpty leaves out tables and base chains that hold nothing and accept. iptables makes them when they are first
 // needed; nobody can remove a table of iptables-legacy, and iptables-save prints those of the nft variant whether they are
 // there or not.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,8 @@ func Missing(topology Topology) error {
 	for _, n := range topology.Nodes {
 		if n.Engine != nil && n.Engine.Dir == "" {
 			tools = append(tools, "dockerd", "containerd", "runc", "iptables-nft", "iptables-legacy")
+		} else if n.Engine != nil {
+			tools = append(tools, filepath.Join(n.Engine.Dir, "dockerd"), filepath.Join(n.Engine.Dir, "containerd"), "runc", "iptables-nft", "iptables-legacy")
 		}
 	}
 	for _, tool := range tools {

@@ -299,25 +299,35 @@ func TestTrap44NewIPv6Network(t *testing.T) {
 	})
 }
 
-// TestTrap45OpenedNetwork: a network that is reached by container address on purpose has to be opened by the policy.
+// TestTrap45OpenedNetwork: networks that are reached by container address on purpose have to be opened by the policy. From
+// Docker 28 on there are modes for them; before, a FORWARD that accepts is what they mean.
 func TestTrap45OpenedNetwork(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
 		w := oneHost(t, v, lab.Engine{})
-		network := lab.Network{Name: "lab", Subnets: []string{"172.30.0.0/24"}}
-		if w.major() >= 28 {
-			network.Options = map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "nat-unprotected"}
-		} else {
-			w.host.MustExec(t, "iptables", "-P", "FORWARD", "ACCEPT") // which is what that mode means
+		modes := map[string]string{"nat-unprotected": "172.30.0", "routed": "172.31.0"}
+		if w.major() < 28 {
+			w.host.MustExec(t, "iptables", "-P", "FORWARD", "ACCEPT")
 		}
-		w.network(network)
-		w.run(lab.Container{Name: "web", Networks: []string{"lab"}, IP: "172.30.0.9", Serve: []string{"80/tcp", "81/tcp"}})
+		for mode, net := range modes {
+			network := lab.Network{Name: mode, Subnets: []string{net + ".0/24"}}
+			if w.major() >= 28 {
+				network.Options = map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": mode}
+			}
+			w.network(network)
+			w.run(lab.Container{Name: mode, Networks: []string{mode}, IP: net + ".9", Publish: []string{"80"}, Serve: []string{"80/tcp", "81/tcp"}})
+		}
 		w.run(lab.Container{Name: "other", Serve: []string{"80/tcp"}})
 		w.mark()
+		for mode, net := range modes {
+			w.try(open(w.neighbour, net+".9:80", mode, "on purpose"))
+		}
 		w.apply(lines("version: 1", "inbound:", "  - allow: 80"))
-		w.check(denied(w.neighbour, "172.30.0.9:80", direct), denied(w.neighbour, "172.17.0.2:80", direct))
-		w.apply(lines("version: 1", "inbound:", "  - allow: 80", "    to: {network: lab}", "    from: 203.0.113.3"))
-		w.check(open(w.neighbour, "172.30.0.9:80", "web", "policy.yaml:3"), denied(w.neighbour, "172.30.0.9:81", "default"),
-			denied(w.neighbour, "172.17.0.2:80", direct))
+		w.check(denied(w.neighbour, "172.30.0.9:80", direct), denied(w.neighbour, "172.31.0.9:80", direct), denied(w.neighbour, "172.17.0.2:80", direct))
+		for mode, net := range modes {
+			w.apply(lines("version: 1", "inbound:", "  - allow: 80", "    to: {network: "+mode+"}", "    from: 203.0.113.3"))
+			w.check(open(w.neighbour, net+".9:80", mode, "policy.yaml:3"), denied(w.neighbour, net+".9:81", "default"),
+				denied(w.neighbour, "172.17.0.2:80", direct))
+		}
 	})
 }
 

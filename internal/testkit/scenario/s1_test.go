@@ -25,9 +25,10 @@ var s1Policy = lines(
 // Redis for the three alone.
 func TestS1(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
-		topology := lab.Cluster(lab.Engine{Legacy: v.legacy, Dir: engineDir()})
+		topology := lab.Cluster(chosen(v, lab.Engine{}))
 		for i := range topology.Nodes {
 			if topology.Nodes[i].Engine != nil {
+				topology.Nodes[i].Forward = dockerByNft()
 				topology.Nodes[i].Serve = []string{"22/tcp", "8000/tcp", "8001/udp"} // 8000 and 8001 are nobody else's business
 			}
 		}

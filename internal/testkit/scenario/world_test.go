@@ -12,12 +12,17 @@ import (
 	"quaywall/internal/testkit/lab"
 )
 
-// TestMain lets more tests run side by side than there are processors: they mostly wait for silence.
+// TestMain lets more tests run side by side than there are processors, unless it was told how many: they mostly wait for
+// silence.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	told := false
+	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
+	if !told {
+		if err := flag.Set("test.parallel", "4"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 	os.Exit(lab.Main(m, "quaywall/cmd/quaywall"))
 }
@@ -42,7 +47,7 @@ const (
 // onEach runs a test once for each variant, side by side.
 func onEach(t *testing.T, test func(t *testing.T, v variant)) {
 	t.Parallel()
-	for _, v := range variants {
+	for _, v := range backends() {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			test(t, v)
@@ -58,6 +63,12 @@ func onEachProxy(t *testing.T, test func(t *testing.T, v variant, e lab.Engine))
 				t.Parallel()
 				test(t, v, lab.Engine{NoProxy: off})
 			})
+			if *whole {
+				t.Run(fmt.Sprintf("proxy=%v,ipv6=true", !off), func(t *testing.T) {
+					t.Parallel()
+					test(t, v, lab.Engine{NoProxy: off, IPv6: true})
+				})
+			}
 		}
 	})
 }
@@ -75,15 +86,10 @@ type world struct {
 // oneHost is a world with a host and three clients; the engine's iptables follow the variant.
 func oneHost(t *testing.T, v variant, e lab.Engine, serve ...string) *world {
 	t.Helper()
-	e.Legacy, e.Dir = v.legacy, engineDir()
-	topology := lab.OneHost(e)
+	topology := lab.OneHost(chosen(v, e))
+	topology.Nodes[0].Forward = dockerByNft() // without it that backend does not start
 	topology.Nodes[0].Serve = append([]string{"22/tcp"}, serve...)
 	return newWorld(t, v, topology)
-}
-
-// engineDir names an unpacked release of Docker to try instead of the installed one.
-func engineDir() string {
-	return os.Getenv("QUAYWALL_ENGINE")
 }
 
 // bareHost is a world whose host has no Docker, where nothing has used connection tracking.

@@ -86,6 +86,9 @@ func (h *Host) lock(ctx context.Context, wait time.Duration) (*lock.Lock, error)
 
 func (c *change) apply(ctx context.Context) error {
 	c.honour(ctx)
+	if c.opts.Follow && c.state.Current != c.opts.Over {
+		return ErrOvertaken
+	}
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
@@ -103,7 +106,7 @@ func (c *change) apply(ctx context.Context) error {
 
 // refuse is the lock-out guard's decision.
 func (c *change) refuse() error {
-	if c.blind == nil && len(c.cuts) == 0 {
+	if c.blind == nil && len(c.cuts) == 0 || c.opts.Follow && c.record != nil && c.record.Hash == c.policy.Hash {
 		return nil
 	}
 	err := &RefusedError{Cuts: c.cuts, Because: c.found.Because, Err: c.blind}

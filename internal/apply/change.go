@@ -30,6 +30,12 @@ type Options struct {
 	AllowLockout bool          // go on where the way in would be cut
 	Confirm      time.Duration // take the change back unless it is confirmed in this time; 0 for never
 	Wait         time.Duration // how long to wait for another quaywall
+
+	// Follow is for who keeps a policy in force: only what the host has may have changed, so that a policy that is in force
+	// already is not asked whether it cuts a way in. Where the current record is not Over any more, since somebody stopped
+	// quaywall, or put another policy in force, the error is ErrOvertaken.
+	Follow bool
+	Over   string
 }
 
 // LogGroup is the NFLOG group that denied packets are sent to.

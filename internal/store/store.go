@@ -106,6 +106,9 @@ func Open(dir string) *Store { return &Store{dir: dir} }
 // Dir is the store's folder.
 func (s *Store) Dir() string { return s.dir }
 
+// StateFile is the file that is replaced whenever something else counts.
+func (s *Store) StateFile() string { return s.statePath() }
+
 const (
 	stateFile  = "state.json"
 	recordsDir = "records"

@@ -19,16 +19,26 @@ import (
 
 // Inventory asks the kernel and the engine at dockerHost ("" for Docker's own rules), both at a time.
 func Inventory(ctx context.Context, dockerHost string) (*inventory.Inventory, error) {
+	links, answer, err := List(ctx, dockerHost)
+	if err != nil {
+		return nil, err
+	}
+	return Join(links, answer), nil
+}
+
+// List is Inventory in its two parts: what the kernel says, and what the engine does.
+func List(ctx context.Context, dockerHost string) ([]inventory.Interface, docker.Answer, error) {
 	answer := make(chan docker.Answer, 1)
 	go func() { answer <- docker.List(ctx, dockerHost) }()
 	links, err := host.Interfaces()
 	if err != nil {
-		return nil, err
+		return nil, docker.Answer{}, err
 	}
-	return join(links, <-answer), nil
+	return links, <-answer, nil
 }
 
-func join(links []inventory.Interface, answer docker.Answer) *inventory.Inventory {
+// Join puts the two parts together. They need not be of one moment.
+func Join(links []inventory.Interface, answer docker.Answer) *inventory.Inventory {
 	networks, published := answer.In(links)
 	for _, guess := range host.Networks(links) {
 		if !slices.ContainsFunc(networks, func(n inventory.Network) bool { return n.Bridge == guess.Bridge }) {

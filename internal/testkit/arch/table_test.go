@@ -53,6 +53,7 @@ var layers = map[string]layer{
 
 	"internal/guard": steering,
 	"internal/apply": steering,
+	"internal/agent": steering,
 
 	"internal/cli":    edge,
 	"internal/docgen": edge,
@@ -104,6 +105,8 @@ var libraries = []library{
 		"Docker's types change by version; the rest sees an inventory"},
 	{"github.com/spf13", []string{"internal/cli", "internal/docgen"},
 		"flags and commands are the edge's"},
+	{"github.com/coreos/go-systemd", []string{"internal/cli"},
+		"who started the program is known at its edge"},
 	{"go.yaml.in/yaml", []string{"internal/policy/tree"},
 		"one place reads YAML: elsewhere positions would be lost"},
 	{"github.com/google/nftables", []string{"internal/render/nft", "internal/kernel/nft", "internal/kernel/ipt", "internal/testkit/"},

@@ -40,10 +40,15 @@ const shellPort = "2222"
 // shellHost is a host that lets people in at a port that is not SSH's.
 func shellHost(t *testing.T, v variant) *world {
 	w := bareHost(t, v)
-	if err := w.host.ServeShells(t.Context(), ":"+shellPort); err != nil {
-		t.Fatal(err)
-	}
+	w.servesShells()
 	return w
+}
+
+func (w *world) servesShells() {
+	w.Helper()
+	if err := w.host.ServeShells(w.Context(), ":"+shellPort); err != nil {
+		w.Fatal(err)
+	}
 }
 
 // TestLockOutIsRefused: apply names the way in that the policy would cut, and changes nothing.

@@ -2,11 +2,12 @@
 //
 //	answer := docker.List(ctx, "")            // by Docker's own rules: DOCKER_HOST, contexts, the default socket
 //	networks, published := answer.In(links)   // of these, what is in this network namespace
+//	err := docker.Watch(ctx, "", func() { … }) // a hint for each event that may change the answer
 //
 // Be aware: that an engine is absent, closed to us or hung is normal, and no error: Docker.Reachable is false and
-// Docker.Problem says why. Nothing is opened before List is called, and nothing stays open after it. Where systemd
-// listens on the socket for dockerd, asking starts it. Bridge and gateway names are the engine's; a network of another
-// driver has no bridge here and is left out, or Unseen (macvlan, ipvlan).
+// Docker.Problem says why. Nothing is opened before List is called, and nothing stays open after it. Where only systemd
+// listens on the socket, for a dockerd that does not run, it isn't asked: that would start it. Bridge and gateway names
+// are the engine's; a network of another driver has no bridge here and is left out, or Unseen (macvlan, ipvlan).
 package docker
 
 import (
@@ -35,6 +36,9 @@ func List(ctx context.Context, host string) Answer {
 	at, err := FindEndpoint(host)
 	if err != nil {
 		return Answer{Docker: inventory.Docker{Problem: err.Error()}}
+	}
+	if sleeping(at) {
+		return Answer{Docker: inventory.Docker{Problem: problemSleeping(at)}}
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

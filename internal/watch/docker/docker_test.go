@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -63,6 +64,12 @@ func engine(t *testing.T, api, networks, containers string) string {
 	})
 	mux.HandleFunc("/v"+api+"/networks", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, networks) })
 	mux.HandleFunc("/v"+api+"/containers/json", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, containers) })
+	mux.HandleFunc("/v"+api+"/events", func(w http.ResponseWriter, r *http.Request) {
+		if f := r.URL.Query().Get("filters"); !json.Valid([]byte(f)) || strings.Contains(f, "exec") {
+			t.Errorf("events are asked for with the filters %s", f)
+		}
+		fmt.Fprint(w, `{"Type":"network","Action":"create"}`+"\n"+`{"Type":"container","Action":"start"}`)
+	})
 	server := &http.Server{Handler: mux}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
@@ -192,6 +199,18 @@ func TestListGivesUpOnAHungEngine(t *testing.T) {
 	}
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("it took %v", took)
+	}
+}
+
+// TestWatch: a call when it is subscribed, one for each event, and an error when the engine goes.
+func TestWatch(t *testing.T) {
+	calls := 0
+	err := docker.Watch(t.Context(), engine(t, "1.41", networks2010, containers2010), func() { calls++ })
+	if calls != 3 || err == nil || !strings.Contains(err.Error(), "events ended") {
+		t.Errorf("%d calls, then %v", calls, err)
+	}
+	if err := docker.Watch(t.Context(), "unix://"+t.TempDir()+"/none", func() { t.Error("called") }); err == nil {
+		t.Error("without an engine there is no error")
 	}
 }
 

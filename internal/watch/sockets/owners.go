@@ -19,7 +19,7 @@ type Process struct {
 // parent. Processes that can't be looked into, or end meanwhile, are left out.
 func Owners() map[uint64]Process {
 	owners := map[uint64]Process{}
-	for _, pid := range processes() {
+	for _, pid := range Processes() {
 		held, _ := Held(pid)
 		for _, inode := range held {
 			if old, ok := owners[inode]; !ok || pid < old.PID {
@@ -30,7 +30,8 @@ func Owners() map[uint64]Process {
 	return owners
 }
 
-func processes() []int {
+// Processes are the ids of all processes that /proc shows.
+func Processes() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil

@@ -1,0 +1,289 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/inventory"
+	"quaywall/internal/watch"
+)
+
+// start finds out what is to be in force. Starting an agent is no apply where a policy is in force already: it keeps
+// that one. Where none was since the host was booted, it puts the policy in force, unless somebody took it out.
+func (a *Agent) start() {
+	a.resyncAt = a.host.Now().Add(resync)
+	a.pending.add(Links|Docker, a.host.Now().Add(-time.Minute)) // at once
+	a.inForce = a.recorded()
+	record := a.inForce.Record
+	switch {
+	case a.inForce.Stopped:
+		a.sayStopped()
+	case record != nil && a.inForce.ThisBoot && (!a.explicit || record.File == a.target.File):
+		a.adopt()
+	default:
+		a.readPolicy()
+	}
+	a.dirty = true
+}
+
+// recorded reads what is recorded, and when an unconfirmed change is to be looked after. A record that can't be read is
+// mended by the next apply.
+func (a *Agent) recorded() InForce {
+	f, err := a.host.InForce()
+	if err != nil {
+		a.say("record", slog.LevelError, "the record of what is in force can't be read", "error", err)
+	} else {
+		a.unsay("record")
+	}
+	a.honourAt = time.Time{}
+	if f.Pending {
+		a.honourAt = a.host.Now().Add(f.Left + grace)
+	}
+	return f
+}
+
+// readRecord finds out whether another quaywall put something in force, or took it out.
+func (a *Agent) readRecord() {
+	before := a.inForce
+	a.inForce = a.recorded()
+	switch {
+	case a.inForce.Stopped && !before.Stopped:
+		a.sayStopped()
+	case a.inForce.Record == nil && before.Record != nil:
+		// Also a stop that could not write what it did, for want of space.
+		a.inForce.Stopped = true
+		a.sayStopped()
+	case a.inForce.Record == nil:
+		a.inForce.Stopped = before.Stopped
+	case a.inForce.id() != before.id():
+		a.adopt()
+	}
+}
+
+func (a *Agent) sayStopped() {
+	a.say("stopped", slog.LevelWarn, "quaywall was stopped: nothing is kept in force until somebody applies a policy")
+}
+
+// adopt takes up the policy that is in force. Where its file holds another one by now, since it was rolled back or edited
+// while no agent looked, that one is left alone until it changes or somebody applies it.
+func (a *Agent) adopt() {
+	r := a.inForce.Record
+	a.unsay("stopped")
+	if r.File != "" {
+		a.target.File, a.target.Given = r.File, true
+	}
+	if a.backend == apply.Auto {
+		a.target.Backend = r.Backend
+	}
+	a.policy = Loaded{}
+	a.readPolicy()
+	a.held = ""
+	if a.policy.hash() != r.Hash {
+		a.held = a.policy.hash()
+	}
+	a.dirty, a.disorder = true, true // its rules may have been changed before it was known that they are to stay
+}
+
+// filesRounds bounds how often a policy is read again since reading it showed further folders to watch.
+const filesRounds = 3
+
+// readPolicy reads the policy. Folders are watched before what counts is read.
+func (a *Agent) readPolicy() {
+	before := a.policy.hash()
+	for range filesRounds {
+		a.policy = a.host.Load(a.target)
+		if !a.host.Watch(a.policy.Paths) {
+			break
+		}
+	}
+	if err := a.policy.Err; err != nil {
+		a.say("policy", slog.LevelError, "the policy has errors: what is in force stays", "file", a.target.File, "error", err)
+		return
+	}
+	if a.unsay("policy") {
+		a.host.Log.Info("the policy has no errors any more", "file", a.target.File)
+	}
+	if hash := a.policy.hash(); hash != before {
+		a.dirty = true
+		if hash != a.held {
+			a.held = ""
+		}
+		if hash == a.inForce.Undone {
+			a.held = hash
+		}
+	}
+}
+
+// join makes the inventory of what was listed. An engine that gives no answer has not lost its networks: what it said
+// last counts, as far as the bridges are there.
+func (a *Agent) join(l Listing) {
+	switch d := l.Docker.Docker; {
+	case d.Reachable:
+		a.answer = l.Docker
+		a.say("docker", slog.LevelInfo, "Docker answers", "version", d.Version)
+	case a.answer.Docker.Reachable:
+		a.say("docker", slog.LevelWarn, "Docker gives no answer: what is known of its networks stays in force", "problem", d.Problem)
+		l.Docker = a.answer
+	case d.Problem != "":
+		a.say("docker", slog.LevelWarn, "Docker gives no answer: what is in force stays", "problem", d.Problem)
+	default:
+		a.say("docker", slog.LevelInfo, "there is no Docker here")
+	}
+	a.inv = watch.Join(l.Links, l.Docker)
+	if a.applied == nil || !reflect.DeepEqual(relevant(a.inv), relevant(a.applied)) {
+		a.dirty = true
+	}
+}
+
+// relevant leaves out of an inventory what no rule depends on: the ends of containers, which come and go with them, and
+// whether an interface is up.
+func relevant(inv *inventory.Inventory) inventory.Inventory {
+	r := *inv
+	r.Docker.Problem = ""
+	r.Interfaces = slices.DeleteFunc(slices.Clone(inv.Interfaces), func(i inventory.Interface) bool {
+		return i.Kind == "veth" && i.Master != ""
+	})
+	for i := range r.Interfaces {
+		r.Interfaces[i].Up, r.Interfaces[i].Index = false, 0
+	}
+	return r
+}
+
+// keepsRules tells whether what is in force is better than what could be made now: it was made with Docker's answer, and
+// this agent never got one.
+func (a *Agent) keepsRules() bool {
+	return !a.inv.Docker.Reachable && a.inv.Docker.Problem != "" && a.inForce.Record != nil && a.inForce.ThisBoot &&
+		a.inForce.Record.Hash == a.policy.hash()
+}
+
+// converge puts the policy in force as the host is now.
+func (a *Agent) converge(ctx context.Context) {
+	switch {
+	case a.inForce.Stopped:
+		a.settle()
+		return
+	case a.inv == nil:
+		return
+	case a.policy.Policy == nil:
+		a.becomeReady()
+		return
+	case a.held == a.policy.hash():
+		a.say("held", slog.LevelWarn, "the policy file holds something else than what is in force: quaywall apply puts it in force",
+			"file", a.target.File)
+		a.settle()
+		return
+	case a.keepsRules():
+		a.settle()
+		return
+	}
+	r, err := a.host.Apply(ctx, a.target, a.inForce.id(), a.inv)
+	switch {
+	case errors.Is(err, apply.ErrOvertaken):
+		a.pending.add(Record, a.host.Now().Add(-time.Minute)) // at once
+		return
+	case err != nil:
+		a.failed(err)
+		return
+	}
+	a.unsay("apply")
+	a.unsay("held")
+	a.applied = a.inv
+	a.told(r)
+	a.settle()
+	a.inForce = a.recorded()
+	if rec := a.inForce.Record; rec != nil && rec.Hash != r.Hash {
+		a.adopt() // another quaywall was faster
+	}
+}
+
+// settle notes that there is nothing more to do for now.
+func (a *Agent) settle() {
+	a.dirty, a.retry, a.retryAt = false, 0, time.Time{}
+	a.becomeReady()
+}
+
+func (a *Agent) becomeReady() {
+	if !a.ready {
+		a.ready = true
+		a.host.Notify("READY=1")
+	}
+}
+
+// failed tells what keeps the policy out. What is wrong with the policy or refused for safety stays so until something
+// changes; anything else is tried again.
+func (a *Agent) failed(err error) {
+	var invalid *apply.InvalidError
+	var refused *apply.RefusedError
+	switch {
+	case errors.As(err, &invalid):
+		a.say("apply", slog.LevelError, "the policy does not fit this host: what is in force stays", "file", a.target.File, "error", err)
+		a.settle()
+		return
+	case errors.As(err, &refused):
+		a.say("apply", slog.LevelError, "the policy was not put in force: what is in force stays", "file", a.target.File, "error", err,
+			"next", "quaywall apply --allow-lockout, from where you have another way in")
+		a.settle()
+		return
+	}
+	a.say("apply", slog.LevelError, "putting the policy in force failed", "file", a.target.File, "error", err)
+	a.retry = min(max(2*a.retry, firstRetry), longRetry)
+	a.retryAt = a.host.Now().Add(a.retry)
+	a.becomeReady()
+}
+
+// told logs what an apply did.
+func (a *Agent) told(r *apply.Result) {
+	if len(r.Notices) > 0 {
+		a.say("notices", slog.LevelWarn, strings.Join(r.Notices, "; "))
+	}
+	if !r.Changed {
+		return
+	}
+	file := r.File
+	if file == "" {
+		file = "the built-in default"
+	}
+	a.host.Log.Info("the policy is in force", "file", file, "hash", r.Hash, "backend", r.Backend, "added", len(r.Difference.Added),
+		"removed", len(r.Difference.Missing), "sets", len(r.Difference.Sets))
+}
+
+// mend puts quaywall's rules back where somebody changed them.
+func (a *Agent) mend(ctx context.Context) {
+	a.disorder = false
+	if a.inForce.Stopped || a.inForce.Record == nil {
+		return
+	}
+	m, err := a.host.Mend(ctx)
+	now := a.host.Now()
+	if err != nil {
+		a.say("mend", slog.LevelError, "mending quaywall's rules failed", "error", err)
+		a.fight.mended(now)
+		a.disorder, a.fight.rest = true, max(a.fight.rest, firstRest)
+		return
+	}
+	a.unsay("mend")
+	for _, n := range m.Notices {
+		a.host.Log.Warn(n)
+	}
+	if len(m.Notices) > 0 {
+		a.pending.add(Record, now)
+	}
+	if !m.Changed {
+		return
+	}
+	by := a.by
+	if by == "" {
+		by = "unknown"
+	}
+	a.host.Log.Warn("somebody changed quaywall's rules: they are back", "missing", m.Missing, "too_much", m.Added, "by", by)
+	if a.fight.mended(now) {
+		a.host.Log.Error("quaywall's rules are taken out again and again: mending waits before it goes on; end one of the two",
+			"by", by, "wait", a.fight.rest)
+	}
+}

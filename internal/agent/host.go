@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+	"quaywall/internal/store"
+	"quaywall/internal/watch/docker"
+)
+
+// Host is the host that an agent looks after. Local is the real one; tests put in others.
+type Host struct {
+	Now     func() time.Time
+	InForce func() (InForce, error)                    // what is recorded
+	Load    func(t Target) Loaded                      // reads the policy
+	Watch   func(patterns []string) (added bool)       // says which files hints are wanted of, besides the store's
+	List    func(ctx context.Context) (Listing, error) // may take some seconds
+
+	// Apply puts the policy of a target in force, for this inventory, in place of the record over.
+	Apply func(ctx context.Context, t Target, over string, inv *inventory.Inventory) (*apply.Result, error)
+	Mend  func(ctx context.Context) (*apply.Mended, error)
+
+	Notify   func(state string) // tells the service manager, as sd_notify(3) has it
+	Watchdog time.Duration      // how often the service manager wants to hear; 0 for never
+	Log      *slog.Logger
+}
+
+// Target is a policy and how it gets into the kernel.
+type Target struct {
+	File    string // absolute
+	Given   bool   // without, a file that isn't there means the built-in default
+	Backend string // as apply.Options has it
+}
+
+// Loaded is a policy as its files have it now.
+type Loaded struct {
+	Policy *policy.Policy // nil with an error
+	Err    error          // says what is wrong, with its lines
+	Paths  []string       // the files that were read, and the patterns that others were found by
+}
+
+// hash tells one content of the files from another; "" with an error.
+func (l Loaded) hash() string {
+	if l.Policy == nil {
+		return ""
+	}
+	return l.Policy.Hash
+}
+
+// InForce is what is recorded as in force.
+type InForce struct {
+	Record   *store.Record // nil for nothing
+	ThisBoot bool          // Record was put in force since the host was booted
+	Stopped  bool          // somebody took quaywall's rules out, and nothing was put in force since
+	Undone   string        // the hash of the policy that was taken back last
+	Pending  bool          // a change waits for its confirmation
+	Left     time.Duration // until that time is over
+}
+
+// id is the record's, "" for none.
+func (f InForce) id() string {
+	if f.Record == nil {
+		return ""
+	}
+	return f.Record.ID
+}
+
+// Listing is what a host has at one moment, in the words of those who know.
+type Listing struct {
+	Links  []inventory.Interface
+	Docker docker.Answer
+}

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/files"
+	"quaywall/internal/guard"
+	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+	"quaywall/internal/store"
+	"quaywall/internal/watch"
+	"quaywall/internal/watch/changes"
+	"quaywall/internal/watch/docker"
+	"quaywall/internal/watch/paths"
+)
+
+// Places is where the real host's things are.
+type Places struct {
+	Host       *apply.Host
+	DockerHost string // "" for Docker's own rules
+	LockFile   string // of iptables-legacy
+	Files      *paths.Watcher
+}
+
+// lockWait is how long another quaywall is waited for: longer than a person's apply takes.
+const lockWait = 30 * time.Second
+
+// Local is the host that the process runs on. The caller sets Notify and Watchdog.
+func Local(p Places, log *slog.Logger) *Host {
+	return &Host{
+		Now:     time.Now,
+		InForce: p.inForce,
+		Load:    load,
+		Watch: func(patterns []string) bool {
+			added, err := p.Files.Set(append(patterns, p.Host.Store.StateFile()))
+			if err != nil {
+				log.Warn("some files can't be watched: they are read every ten minutes", "error", err)
+			}
+			return added
+		},
+		List: func(ctx context.Context) (Listing, error) {
+			links, answer, err := watch.List(ctx, p.DockerHost)
+			return Listing{Links: links, Docker: answer}, err
+		},
+		Apply:  p.apply,
+		Mend:   func(ctx context.Context) (*apply.Mended, error) { return p.Host.Mend(ctx, lockWait) },
+		Notify: func(string) {},
+		Log:    log,
+	}
+}
+
+func (p Places) apply(ctx context.Context, t Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
+	h := *p.Host
+	h.Inventory = func(context.Context) (*inventory.Inventory, error) { return inv, nil }
+	h.WaysIn = guard.Logins
+	return h.Apply(ctx, apply.Options{Policy: t.File, Given: t.Given, Backend: t.Backend, Wait: lockWait, Follow: true, Over: over})
+}
+
+func (p Places) inForce() (InForce, error) {
+	state, err := p.Host.Store.State()
+	if err != nil {
+		return InForce{}, err
+	}
+	f := InForce{Stopped: state.Current == "" && (state.Previous != "" || state.Undone != nil)}
+	if state.Undone != nil {
+		f.Undone = state.Undone.Hash
+	}
+	if state.Pending != nil {
+		f.Pending, f.Left = true, max(0, state.Pending.Deadline-p.Host.Uptime())
+	}
+	if state.Current == "" {
+		return f, nil
+	}
+	if f.Record, err = p.Host.Store.Record(state.Current); err != nil {
+		f.Record = nil
+		var damaged *store.DamagedError
+		if errors.As(err, &damaged) {
+			err = nil // the next apply tells, and puts it aside
+		}
+		return f, err
+	}
+	f.ThisBoot = f.Record.Boot == p.Host.Boot
+	return f, nil
+}
+
+// load reads a policy and notes which files it looked at.
+func load(t Target) Loaded {
+	seen := &recorder{}
+	if _, err := os.Stat(t.File); !t.Given && errors.Is(err, fs.ErrNotExist) {
+		return Loaded{Policy: policy.Default(), Paths: []string{t.File}}
+	}
+	p, _, list := policy.Load(seen, t.File)
+	l := Loaded{Policy: p, Paths: append(seen.paths, t.File)}
+	if list.HasErrors() {
+		l.Policy, l.Err = nil, list
+	}
+	return l
+}
+
+// recorder is the files of this host, and notes which were asked for.
+type recorder struct {
+	files.Host
+	paths []string
+}
+
+func (r *recorder) note(path string) {
+	if abs, err := filepath.Abs(path); err == nil {
+		r.paths = append(r.paths, abs)
+	}
+}
+
+// Open notes a file, and opens it.
+func (r *recorder) Open(path string, limit int64) (io.ReadCloser, error) {
+	r.note(path)
+	return r.Host.Open(path, limit)
+}
+
+// Glob notes a pattern, and gives what matches it.
+func (r *recorder) Glob(pattern string) ([]string, error) {
+	r.note(pattern)
+	return r.Host.Glob(pattern)
+}
+
+// Sources are what tells of changes on the real host.
+func Sources(p Places) []Source {
+	return []Source{
+		{"interfaces", Links, func(ctx context.Context, hint func(Hint, string)) error {
+			return changes.Links(ctx, func() { hint(Links, "") })
+		}},
+		{"rules", Own | Tables, func(ctx context.Context, hint func(Hint, string)) error {
+			return changes.Rules(ctx, func(c changes.Change) { hint(hintOf(c), c.By) })
+		}},
+		{"legacy rules", Tables, func(ctx context.Context, hint func(Hint, string)) error {
+			return changes.Legacy(ctx, p.LockFile, func() { hint(Tables, "") })
+		}},
+		{"Docker", Docker, func(ctx context.Context, hint func(Hint, string)) error {
+			return docker.Watch(ctx, p.DockerHost, func() { hint(Docker, "") })
+		}},
+		{"files", Files | Record, func(ctx context.Context, hint func(Hint, string)) error {
+			hint(Files|Record, "")
+			return p.Files.Run(ctx, func() { hint(Files|Record, "") })
+		}},
+	}
+}
+
+func hintOf(c changes.Change) Hint {
+	var h Hint
+	if c.Own {
+		h |= Own
+	}
+	if c.Tables {
+		h |= Tables
+	}
+	return h
+}

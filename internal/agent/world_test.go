@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+	"quaywall/internal/store"
+	"quaywall/internal/watch/docker"
+)
+
+// world is a host that exists in memory, whose time passes when a test says so.
+type world struct {
+	*Agent
+	t        *testing.T
+	now      time.Time
+	record   InForce
+	file     string // what the policy file holds, which is its hash too; "bad" is a mistake
+	listing  Listing
+	hung     bool  // listing takes for ever
+	lists    int   // how often somebody listed
+	refuses  error // what apply says
+	flushed  bool  // somebody took quaywall's rules out
+	did      []string
+	applied  []*inventory.Inventory
+	notified []string
+	log      bytes.Buffer
+}
+
+var began = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, now: began, file: "one", listing: listingOf("bridge")}
+	h := &Host{
+		Now:     func() time.Time { return w.now },
+		InForce: func() (InForce, error) { return w.record, nil },
+		Load:    func(Target) Loaded { return w.load() },
+		Watch:   func([]string) bool { return false },
+		List:    func(context.Context) (Listing, error) { w.lists++; return w.listing, nil },
+		Apply: func(_ context.Context, to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
+			return w.apply(to, over, inv)
+		},
+		Mend:     func(context.Context) (*apply.Mended, error) { return w.mended() },
+		Notify:   func(s string) { w.notified = append(w.notified, s) },
+		Watchdog: 30 * time.Second,
+		Log:      slog.New(slog.NewTextHandler(&w.log, nil)),
+	}
+	w.Agent = New(h, Config{Policy: "/etc/quaywall/policy.yaml", Backend: apply.Auto})
+	return w
+}
+
+func listingOf(networks ...string) Listing {
+	l := Listing{Links: []inventory.Interface{{Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24")}}}}
+	l.Docker.Docker = inventory.Docker{Reachable: true, Version: "20.10.24"}
+	for i, n := range networks {
+		subnet := netip.MustParsePrefix(fmt.Sprintf("172.%d.0.0/16", 17+i))
+		l.Links = append(l.Links, inventory.Interface{Name: "br-" + n, Kind: "bridge", Addrs: []netip.Prefix{subnet}})
+		l.Docker.Networks = append(l.Docker.Networks, inventory.Network{Name: n, Bridge: "br-" + n, Subnets: []netip.Prefix{subnet}})
+	}
+	return l
+}
+
+// gone is a host whose engine gives no answer.
+func gone(l Listing) Listing {
+	l.Docker = docker.Answer{Docker: inventory.Docker{Problem: "Docker is not running"}}
+	return l
+}
+
+func (w *world) load() Loaded {
+	if w.file == "bad" {
+		return Loaded{Err: errors.New("policy.yaml:3:5: a rule has no verb")}
+	}
+	return Loaded{Policy: &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file}}
+}
+
+func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
+	if w.record.id() != over {
+		return nil, apply.ErrOvertaken
+	}
+	if w.refuses != nil {
+		w.did = append(w.did, "refused")
+		return nil, w.refuses
+	}
+	w.did = append(w.did, "apply "+w.file)
+	w.applied = append(w.applied, inv)
+	before := w.record
+	w.puts(w.file)
+	w.record.Pending, w.record.Left = before.Pending, before.Left
+	w.flushed = false
+	return &apply.Result{File: to.File, Hash: w.file, Backend: "nft", Changed: true}, nil
+}
+
+// puts records a policy as in force.
+func (w *world) puts(hash string) {
+	w.record = InForce{ThisBoot: true, Record: &store.Record{ID: hash, Hash: hash, File: "/etc/quaywall/policy.yaml", Backend: "nft"}}
+}
+
+func (w *world) mended() (*apply.Mended, error) {
+	if !w.flushed || w.record.Record == nil {
+		return &apply.Mended{}, nil
+	}
+	w.did = append(w.did, "mend")
+	w.flushed = false
+	return &apply.Mended{Missing: 3, Changed: true}, nil
+}
+
+// pass lets time go by, and the agent work whenever it wants to.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	end := w.now.Add(d)
+	for range 10_000 {
+		w.work(w.t.Context())
+		if w.Agent.listing && !w.hung {
+			w.hear(<-w.listings)
+			continue
+		}
+		next := w.next()
+		if next.IsZero() || next.After(end) {
+			w.now = end
+			return
+		}
+		if next.After(w.now) {
+			w.now = next
+		}
+	}
+	w.t.Fatal("the agent never rests")
+}
+
+// hints tells the agent something, and lets it settle.
+func (w *world) hints(h Hint) {
+	w.t.Helper()
+	w.tell(h, "")
+	w.pass(3 * time.Second)
+}
+
+func (w *world) tell(h Hint, by string) {
+	w.box.put(h, by)
+	w.take()
+}
+
+// begin starts the agent, lets it settle and forgets what it did.
+func (w *world) begin() {
+	w.t.Helper()
+	w.start()
+	w.pass(3 * time.Second)
+	w.did, w.lists = nil, 0
+	w.log.Reset()
+}
+
+func (w *world) expect(what string, did ...string) {
+	w.t.Helper()
+	if !slices.Equal(w.did, did) {
+		w.t.Errorf("%s: the agent did %q, want %q\n%s", what, w.did, did, w.log.String())
+	}
+	w.did = nil
+}
+
+// expectSaid counts the lines of the log that hold a text.
+func (w *world) expectSaid(times int, text string) {
+	w.t.Helper()
+	if n := strings.Count(w.log.String(), text); n != times {
+		w.t.Errorf("%q is said %d times, want %d:\n%s", text, n, times, w.log.String())
+	}
+}

@@ -1,0 +1,80 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"quaywall/internal/kernel"
+)
+
+// ErrOvertaken is the cause of the error of a change with Options.Follow that another quaywall was faster than.
+var ErrOvertaken = errors.New("another quaywall put something else in force, or stopped it")
+
+// Mended is what Mend found and did.
+type Mended struct {
+	Missing int      // rules, chains and sets that the kernel lacked of what is recorded
+	Added   int      // that it had beside them
+	Changed bool     // what is recorded was put in force again
+	Notices []string // sentences without a full stop
+}
+
+// Mend puts what is recorded in force again, as it is recorded, where the kernel holds something else. It neither reads
+// the policy nor asks Docker, so that it is done within milliseconds. A change that nobody confirmed in time is taken
+// back first. Where nothing is to be in force, or was since this boot, there is nothing to mend.
+func (h *Host) Mend(ctx context.Context, wait time.Duration) (*Mended, error) {
+	done := &Mended{}
+	err := h.locked(ctx, wait, func(c *change) error {
+		c.honour(ctx)
+		err := c.mend(context.WithoutCancel(ctx), done)
+		done.Notices = c.notices
+		return err
+	})
+	if err != nil {
+		return nil, h.failed("mending the rules", err)
+	}
+	return done, nil
+}
+
+func (c *change) mend(ctx context.Context, done *Mended) error {
+	if c.record == nil || c.record.Boot != c.host.Boot {
+		return nil
+	}
+	b, err := c.host.backend(c.record.Backend)
+	if err != nil {
+		return err
+	}
+	held, err := b.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("reading what %s holds: %w", b.Name(), err)
+	}
+	d := Compare(held, &c.record.Listing)
+	if d.None() {
+		return nil
+	}
+	done.Missing, done.Added, done.Changed = len(d.Added)+len(d.Sets), len(d.Missing), true
+	return c.step("mend", func() error { return c.putRecordBack(ctx, b) })
+}
+
+// putRecordBack commits the recorded ruleset and looks whether it is there.
+func (c *change) putRecordBack(ctx context.Context, b kernel.Backend) error {
+	rules, err := c.host.Store.Ruleset(c.record.ID)
+	if err == nil {
+		err = b.Commit(ctx, rules)
+	}
+	if err != nil {
+		return err
+	}
+	held, err := b.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("reading what %s holds: %w", b.Name(), err)
+	}
+	if !Compare(&c.record.Listing, held).None() {
+		return mismatch(&c.record.Listing, held)
+	}
+	return nil
+}
+
+// Privileged tells whether this process may change rules at all; the error says what it needs.
+func Privileged() error { return checkPrivilege() }

@@ -1,0 +1,127 @@
+package apply_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/guard"
+)
+
+func (w *world) mend(t *testing.T) *apply.Mended {
+	t.Helper()
+	m, err := w.Mend(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestMend: what is recorded is put back, whatever the policy file holds by now, and once.
+func TestMend(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	want := w.rules()
+	w.write(t, 443)
+	for name, damage := range map[string]func(){
+		"flushed":     func() { w.nft.held = nil },
+		"one lost":    func() { w.nft.held.Rules = w.nft.held.Rules[1:] },
+		"one more":    func() { w.nft.held.Rules = append(w.nft.held.Rules, "accept") },
+		"reordered":   func() { slices.Reverse(w.nft.held.Rules) },
+		"set changed": func() { clear(w.nft.held.Sets) },
+	} {
+		damage()
+		w.nft.log = nil
+		if m := w.mend(t); !m.Changed {
+			t.Errorf("%s: nothing was mended", name)
+		}
+		if m := w.mend(t); m.Changed || !slices.Equal(w.nft.log, []string{"commit"}) {
+			t.Errorf("%s: the second time %+v, and in all %q", name, m, w.nft.log)
+		}
+		if !slices.Equal(w.rules(), want) {
+			t.Errorf("%s: other rules came back", name)
+		}
+	}
+}
+
+// TestMendNothing: what a person took out, and what was in force before the boot, does not come back.
+func TestMendNothing(t *testing.T) {
+	w := newWorld(t)
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"never applied", func() {}},
+		{"stopped", func() {
+			w.put(t, 80)
+			if _, err := w.Stop(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"booted", func() { w.put(t, 80); w.reboot() }},
+	} {
+		step.do()
+		if m := w.mend(t); m.Changed || w.nft.held != nil {
+			t.Errorf("%s: mended %+v", step.name, m)
+		}
+	}
+}
+
+// TestMendTakesBack: the time for a confirmation is over, and the process that should have taken the change back is dead.
+func TestMendTakesBack(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	before := w.rules()
+	w.write(t, 443)
+	o := w.options()
+	o.Confirm = time.Minute
+	w.mustApply(t, o)
+	w.dead = true
+	w.pass(2 * time.Minute)
+	m := w.mend(t)
+	if !slices.Equal(w.rules(), before) || !strings.Contains(strings.Join(m.Notices, "\n"), "taken back") {
+		t.Errorf("the change was not taken back: %+v", m)
+	}
+}
+
+func TestMendFails(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	w.nft.held = nil
+	w.nft.fail["commit"] = errors.New("no space in the kernel")
+	if _, err := w.Mend(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no space in the kernel") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestFollow: a policy that is in force, with a way in that it cuts by a person's will, can be followed, another one not.
+func TestFollow(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	cut := session()
+	cut.Local = netip.MustParseAddrPort("203.0.113.1:9999")
+	w.ways = []guard.Way{cut}
+	o := w.options()
+	o.Follow, o.Over = true, w.state(t).Current
+	w.nft.held.Rules = w.nft.held.Rules[1:]
+	if r, err := w.Apply(t.Context(), o); err != nil || !r.Changed {
+		t.Errorf("following the policy in force: %v", err)
+	}
+	o.Over = w.state(t).Current
+	w.write(t, 443)
+	var refused *apply.RefusedError
+	if _, err := w.Apply(t.Context(), o); !errors.As(err, &refused) {
+		t.Errorf("following to another policy: %v, want it refused", err)
+	}
+	w.ways = nil
+	if _, err := w.Stop(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Apply(t.Context(), o); !errors.Is(err, apply.ErrOvertaken) || w.nft.held != nil {
+		t.Errorf("following after a stop: %v, want ErrOvertaken", err)
+	}
+}

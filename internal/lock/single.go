@@ -1,0 +1,48 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// RunningError says that what may run once runs already.
+type RunningError struct {
+	What   string // "agent"
+	Holder Holder
+}
+
+func (e *RunningError) Error() string {
+	return fmt.Sprintf("quaywall's %s runs already: %v", e.What, e.Holder)
+}
+
+// Single makes this process the only one of a kind that uses a run directory, until what it gives is closed or the
+// process ends. Where there is another one, the error is a *RunningError.
+func Single(runDir, what string) (io.Closer, error) {
+	if err := os.MkdirAll(runDir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(singlePath(runDir, what), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lock{file: file}
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		h, _ := l.read()
+		err = &RunningError{What: what, Holder: h}
+	}
+	if err == nil {
+		err = l.sign()
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func singlePath(runDir, what string) string { return filepath.Join(runDir, what+".lock") }

@@ -142,10 +142,21 @@ func parseExpr(b []byte) (expr.Any, error) {
 	if e == nil {
 		return &Opaque{Name: name, Data: data}, nil
 	}
-	if err := expr.Unmarshal(unix.NFPROTO_INET, data, e); err != nil {
+	if err := unmarshal(data, e); err != nil {
 		return nil, fmt.Errorf("expression %s: %w", name, err)
 	}
 	return e, nil
+}
+
+// unmarshal reads the attributes of an expression. The library takes values for as long as they should be and panics where
+// they are not.
+func unmarshal(data []byte, e expr.Any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errShort
+		}
+	}()
+	return expr.Unmarshal(unix.NFPROTO_INET, data, e)
 }
 
 // newExpr makes an empty expression of those that rules are rendered to, nil for any other.

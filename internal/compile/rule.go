@@ -251,7 +251,7 @@ func (t traffic) wide() bool { return t.proto == 0 }
 // protoFams are the families that a protocol's packets may be of.
 func protoFams(proto uint8) fams {
 	switch proto {
-	case policy.ICMP:
+	case policy.ICMP, policy.AH: // the kernel passes over the headers of IPv6, of which AH is one
 		return fams{true, false}
 	case policy.ICMPv6:
 		return fams{false, true}

@@ -339,7 +339,7 @@ func (j judge) isTraffic(t policy.Traffic) bool {
 		return true
 	case t.Proto != j.pk.Proto:
 		return false
-	case t.Proto == policy.ICMP && !j.pk.Dst.Is4(), t.Proto == policy.ICMPv6 && j.pk.Dst.Is4():
+	case (t.Proto == policy.ICMP || t.Proto == policy.AH) && !j.pk.Dst.Is4(), t.Proto == policy.ICMPv6 && j.pk.Dst.Is4():
 		return false
 	case policy.HasPorts(t.Proto):
 		return t.Ports.Contains(j.pk.DstPort)

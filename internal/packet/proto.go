@@ -11,6 +11,7 @@ const (
 	protoTCP     = 6
 	protoUDP     = 17
 	protoDCCP    = 33
+	protoAH      = 51
 	protoICMPv6  = 58
 	protoSCTP    = 132
 	protoUDPLite = 136
@@ -19,7 +20,7 @@ const (
 // protoNames are the names by which packets are written. ICMPv6 is "icmp6".
 var protoNames = map[string]uint8{
 	"icmp": protoICMP, "igmp": 2, "ipip": 4, "tcp": protoTCP, "udp": protoUDP, "dccp": protoDCCP, "ipv6": 41, "gre": 47,
-	"esp": 50, "ah": 51, "icmp6": protoICMPv6, "eigrp": 88, "ospf": 89, "pim": 103, "vrrp": 112, "l2tp": 115,
+	"esp": 50, "ah": protoAH, "icmp6": protoICMPv6, "eigrp": 88, "ospf": 89, "pim": 103, "vrrp": 112, "l2tp": 115,
 	"sctp": protoSCTP, "udplite": protoUDPLite,
 }
 

@@ -105,6 +105,8 @@ func (q *Query) parseEnds(src []string, dst string) error {
 		return fmt.Errorf("%s and %s are not of one family", q.Src, q.Dst)
 	case q.Proto == protoICMP && !q.Dst.Is4():
 		return fmt.Errorf("%s is an IPv6 address, icmp is of IPv4: write icmp6", q.Dst)
+	case q.Proto == protoAH && !q.Dst.Is4():
+		return fmt.Errorf("%s is an IPv6 address, where ah is a header before the protocol: write the protocol", q.Dst)
 	case q.Proto == protoICMPv6 && q.Dst.Is4():
 		return fmt.Errorf("%s is an IPv4 address, icmp6 is of IPv6: write icmp", q.Dst)
 	}

@@ -64,6 +64,7 @@ func TestParseRefuses(t *testing.T) {
 		{"icmp/256 -> 192.0.2.1", "no ICMP type or code"},
 		{"icmp -> 2001:db8::1", "write icmp6"},
 		{"icmp6 -> 192.0.2.1", "write icmp"},
+		{"ah -> 2001:db8::1", "write the protocol"},
 		{"tcp -> 192.0.2.1:80 in eth0 from host", "said twice"},
 		{"tcp -> 192.0.2.1:80 state new state new", "said twice"},
 		{"tcp -> 192.0.2.1:80 in", `"in" is not understood`},

@@ -53,8 +53,9 @@ func (f families) String() string {
 	return "nothing"
 }
 
+// families of traffic: in IPv6 an authentication header is no protocol, netfilter looks at what follows it.
 func (t Traffic) families() families {
-	return families{t.Proto != ICMPv6, t.Proto != ICMP}
+	return families{t.Proto != ICMPv6, t.Proto != ICMP && t.Proto != AH}
 }
 
 // checkSection tells of rules that can't match, and gives what is known of the others.

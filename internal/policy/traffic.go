@@ -19,7 +19,7 @@ type protocol struct {
 // protocols are those with a name in the language; those with ports take them as PORT/NAME.
 // See https://www.iana.org/assignments/protocol-numbers.
 var protocols = []protocol{
-	{"ah", 51}, {"dccp", DCCP}, {"esp", 50}, {"gre", 47}, {"igmp", 2}, {"ipcomp", 108}, {"ipip", 4}, {"ipv6", 41}, {"ospf", 89},
+	{"ah", AH}, {"dccp", DCCP}, {"esp", 50}, {"gre", 47}, {"igmp", 2}, {"ipcomp", 108}, {"ipip", 4}, {"ipv6", 41}, {"ospf", 89},
 	{"pim", 103}, {"sctp", SCTP}, {"tcp", TCP}, {"udp", UDP}, {"udplite", UDPLite}, {"vrrp", 112},
 }
 
@@ -252,6 +252,9 @@ func parseICMP(family, s string) ([]Traffic, *problem) {
 	if m.Type, ok = parseByte(typ); !ok {
 		return nil, noICMPType(family, typ, at, types)
 	}
+	if proto == ICMP && m.Type == everyICMPType {
+		return nil, &problem{at, "type 255 of icmp is reserved", "to iptables it is every type: write icmp for that"}
+	}
 	if hasCode {
 		if m.Code, ok = parseByte(code); !ok {
 			return nil, &problem{at + len(typ) + 1, fmt.Sprintf("%q is no code of %s", short(code), family), "codes are 0 to 255"}
@@ -259,6 +262,9 @@ func parseICMP(family, s string) ([]Traffic, *problem) {
 	}
 	return []Traffic{{Proto: proto, ICMP: m}}, nil
 }
+
+// everyICMPType is what the match of iptables takes for any type. No packet has it: IANA keeps it back.
+const everyICMPType = 255
 
 func parseByte(s string) (uint8, bool) {
 	n, err := strconv.ParseUint(s, 10, 8)

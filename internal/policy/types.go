@@ -91,13 +91,14 @@ type Traffic struct {
 	ICMP      ICMPMatch    // for Proto 1 and 58
 }
 
-// IP protocol numbers that the language knows ports or types of.
+// IP protocol numbers that the language knows more of than a name: ports, types, or that they are of one family.
 // See https://www.iana.org/assignments/protocol-numbers.
 const (
 	ICMP    = 1
 	TCP     = 6
 	UDP     = 17
 	DCCP    = 33
+	AH      = 51
 	ICMPv6  = 58
 	SCTP    = 132
 	UDPLite = 136

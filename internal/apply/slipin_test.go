@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quaywall/internal/testkit/frame"
+	"quaywall/internal/testkit/netns"
 )
 
 // mac is the link address of an interface of a node.
@@ -161,4 +162,46 @@ func TestTargetsAnswerWithoutAPolicy(t *testing.T) {
 			t.Errorf("%s: %v", fmt.Sprint(to), err)
 		}
 	}
+}
+
+// Trap 39, its other side: to Docker's DNAT the link-local address of any interface is this host's, that of its own bridge
+// for one, which is fe80::1 everywhere. A neighbour that sends packets there must meet the policy.
+func TestLinkLocalAddressOfABridge(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []string{"ip", "ip6tables-nft", "ip6tables-legacy"} {
+		netns.Tool(t, tool)
+	}
+	onEachBackend(t, func(t *testing.T, backend string) {
+		s := newStreet(t)
+		docker := "ip6tables-nft"
+		if backend == "iptables-legacy" {
+			docker = "ip6tables-legacy"
+		}
+		s.host.Addr(t, "docker0", "fe80::1/64")
+		s.client.Output(t, "ip", "-6", "neigh", "add", "fe80::1", "lladdr", mac(t, s.host, "eth0").String(), "dev", "eth0")
+		s.host.Output(t, docker, "-t", "nat", "-N", "DOCKER")
+		s.host.Output(t, docker, "-t", "nat", "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER")
+		s.host.Output(t, docker, "-t", "nat", "-A", "DOCKER", "!", "-s", "fe80::/10", "!", "-i", "docker0", "-p", "tcp", "--dport", "8080",
+			"-j", "DNAT", "--to-destination", "["+s.container.v6+"]:80")
+		listen(t, s.container, ":80")
+		port := uint16(20000)
+		dial := func(to string) error {
+			port++
+			return s.dialFrom(t, netip.AddrPortFrom(netip.MustParseAddr(s.client.v6), port), netip.MustParseAddrPort(to))
+		}
+		h := local(t, t.TempDir())
+		for _, step := range []struct {
+			policy string
+			open   bool
+		}{{"", true}, {"inbound: [{allow: ssh}]", false}, {"inbound: [{allow: 8080}]", true}} {
+			if step.policy != "" {
+				s.host.Do(t, func() { applyText(t, h, backend, "version: 1\n"+step.policy+"\n") })
+			}
+			for _, to := range []string{"[fe80::1%eth0]:8080", "[2001:db8:1::1]:8080"} {
+				if err := dial(to); (err == nil) != step.open {
+					t.Errorf("%q: %s: %v, want open: %v", step.policy, to, err, step.open)
+				}
+			}
+		}
+	})
 }

@@ -58,7 +58,7 @@ func (c *compiler) hostChain() string {
 
 // toHost judges what is dialled to this host.
 func (c *compiler) toHost(ch *ruleset.Chain) {
-	add(ch, leads(c.hostChain(), "dialled to this host", toThisHost()))
+	add(ch, leads(c.hostChain(), "dialled to this host", toThisHost()), leads(c.hostChain(), "dialled on another link", fromOffLink()...))
 	if c.policy.Hygiene {
 		add(c.chain("host", nil), c.hygiene(toChain("inbound"))...)
 	}

@@ -38,6 +38,17 @@ func toThisHost() ruleset.Match {
 	return ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes}
 }
 
+// fromOffLink holds for packets to a link-local address from one of wider scope. The link-local addresses of this host's
+// other interfaces are none of the host's to the kernel, and none to nftables; but they are to the match addrtype of
+// iptables, and thus to Docker's DNAT, which leads such packets to the container (it passes over link-local sources). Hosts
+// don't choose such a pair of addresses by themselves, so nothing that a bridge carries is lost.
+func fromOffLink() []ruleset.Match {
+	return []ruleset.Match{
+		ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: linkLocal},
+		ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal, Not: true},
+	}
+}
+
 // subnets are the addresses of all Docker networks.
 func (c *compiler) subnets() netset.Set {
 	var all []netip.Prefix

@@ -101,7 +101,7 @@ func unrestricted(p *policy.Policy, s policy.Section) bool {
 
 // walk leads a packet through all hooks that it passes.
 func walk(table *ruleset.Table, inv *inventory.Inventory, pk packet.Packet) (rulewalk.Result, error) {
-	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(inv, a) }}
+	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(inv, a, pk.In) }}
 	if pk.In == "" {
 		return rulewalk.Walk(table, ruleset.Output, pk, host)
 	}
@@ -121,8 +121,8 @@ func walk(table *ruleset.Table, inv *inventory.Inventory, pk packet.Packet) (rul
 	return forward, err
 }
 
-// addrType is what the kernel's routing says of an address.
-func addrType(inv *inventory.Inventory, a netip.Addr) ruleset.AddrType {
+// addrType is what the kernel's routing says of an address of a packet that comes in by an interface.
+func addrType(inv *inventory.Inventory, a netip.Addr, in string) ruleset.AddrType {
 	var all ruleset.AddrType
 	if a.IsMulticast() {
 		all |= ruleset.TypeMulticast
@@ -136,6 +136,7 @@ func addrType(inv *inventory.Inventory, a netip.Addr) ruleset.AddrType {
 	for _, i := range inv.Interfaces {
 		for _, p := range i.Addrs {
 			switch {
+			case a.Is6() && a.IsLinkLocalUnicast() && in != "" && in != i.Name: // another link's
 			case p.Addr() == a:
 				all |= ruleset.TypeLocal
 			case a.Is4() && p.Addr().Is4() && netipx.PrefixLastIP(p) == a:

@@ -65,7 +65,7 @@ func checkRows(t *testing.T, p *policy.Policy, o compile.Options, rows []row) {
 
 // pass leads a row's packet through gate and, where it is forwarded, direct.
 func pass(table *ruleset.Table, inv *inventory.Inventory, r row) (rulewalk.Result, error) {
-	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(inv, a) }, DNAT: r.dnat, Over: r.over}
+	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(inv, a, r.packet.In) }, DNAT: r.dnat, Over: r.over}
 	if r.packet.In == "" {
 		return rulewalk.Walk(table, ruleset.Output, r.packet, host)
 	}

@@ -47,7 +47,7 @@ type Decision struct {
 // container where that is a Docker bridge, else from outside.
 func Evaluate(p *policy.Policy, inv *inventory.Inventory, pk packet.Packet) Decision {
 	pk.Src, pk.Dst = pk.Src.Unmap().WithZone(""), pk.Dst.Unmap().WithZone("")
-	j := judge{p: p, inv: inv, host: host{inv}, pk: pk}
+	j := judge{p: p, inv: inv, host: host{inv, pk.In}, pk: pk}
 	switch {
 	case pk.In == "":
 		return j.outbound()
@@ -83,7 +83,7 @@ func (j judge) section() policy.Section {
 
 // inbound judges a packet that comes from outside and belongs to no connection yet.
 func (j judge) inbound() Decision {
-	toHost, toContainer := j.host.isDialled(j.pk.Dst), j.host.isContainer(j.pk.Dst)
+	toHost, toContainer := j.isDialled(), j.host.isContainer(j.pk.Dst)
 	opened := j.openedNetworks()
 	switch {
 	case toContainer && len(opened) == 0:
@@ -101,6 +101,13 @@ func (j judge) inbound() Decision {
 		return j.rules(policy.Inbound, func(r policy.Rule) bool { return r.To.Network == "" && j.matchesInbound(r) })
 	}
 	return j.unjudged(policy.Inbound, "it is neither for this host nor for a container")
+}
+
+// isDialled tells whether the packet is for this host, be it among others. A link-local address is dialled from a link-local
+// one; dialled from elsewhere it is taken for this host's own, for Docker takes that of any interface for one.
+func (j judge) isDialled() bool {
+	strange := j.pk.Dst.Is6() && j.pk.Dst.IsLinkLocalUnicast() && !j.pk.Src.IsLinkLocalUnicast()
+	return strange || j.host.isDialled(j.pk.Dst)
 }
 
 // openedNetworks are the networks that the packet's destination is in and that a rule opens by "to: {network: …}".
@@ -355,7 +362,7 @@ func (j judge) isPublished(networks []string) bool {
 	for _, pub := range j.inv.Published {
 		sameAddr := pub.Addr == j.pk.Dst
 		if pub.Addr.IsUnspecified() {
-			sameAddr = pub.Addr.Is4() == j.pk.Dst.Is4() && j.host.isDialled(j.pk.Dst)
+			sameAddr = pub.Addr.Is4() == j.pk.Dst.Is4() && j.isDialled()
 		}
 		if sameAddr && pub.Proto == j.pk.Proto && pub.Port == j.pk.DstPort && overlap(pub.Networks, networks) {
 			return true

@@ -9,7 +9,10 @@ import (
 )
 
 // host answers what an address or an interface is to this host.
-type host struct{ inv *inventory.Inventory }
+type host struct {
+	inv *inventory.Inventory
+	in  string // the interface that the packet comes in by, "" for one of the host's own
+}
 
 // isLocal tells whether an address is assigned to an interface here, or is a loopback address.
 func (h host) isLocal(a netip.Addr) bool {
@@ -42,10 +45,13 @@ func (h host) isDialled(a netip.Addr) bool {
 	return h.isOwn(a) || h.isBroadcast(a) || a.IsMulticast()
 }
 
+// anyPrefix tells whether one of the host's addresses is so. A link-local one is the host's on its own link alone: on another
+// link the same address is another machine's, or nobody's.
 func (h host) anyPrefix(is func(netip.Prefix) bool) bool {
 	for _, i := range h.inv.Interfaces {
 		for _, p := range i.Addrs {
-			if is(netip.PrefixFrom(p.Addr().WithZone(""), p.Bits())) {
+			far := h.in != "" && h.in != i.Name && p.Addr().Is6() && p.Addr().IsLinkLocalUnicast()
+			if !far && is(netip.PrefixFrom(p.Addr().WithZone(""), p.Bits())) {
 				return true
 			}
 		}

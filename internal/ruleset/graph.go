@@ -1,5 +1,7 @@
 package ruleset
 
+import "slices"
+
 // follow lists the chains that a chain's rules lead to, by verdict or by look-up, in order; some may be there twice.
 func (t *Table) follow(ch *Chain, maps map[string]*Map) []string {
 	var next []string
@@ -34,6 +36,29 @@ func (t *Table) indexes() (map[string]*Chain, map[string]*Map) {
 		maps[t.Maps[i].Name] = &t.Maps[i]
 	}
 	return chains, maps
+}
+
+// ReachedFrom are the names of the chains that packets of these hooks can come to.
+func (t *Table) ReachedFrom(hooks ...Hook) map[string]bool {
+	chains, maps := t.indexes()
+	reached := map[string]bool{}
+	var visit func(name string)
+	visit = func(name string) {
+		ch := chains[name]
+		if ch == nil || reached[name] {
+			return
+		}
+		reached[name] = true
+		for _, next := range t.follow(ch, maps) {
+			visit(next)
+		}
+	}
+	for _, ch := range t.Chains {
+		if ch.Base != nil && slices.Contains(hooks, ch.Base.Hook) {
+			visit(ch.Name)
+		}
+	}
+	return reached
 }
 
 // LongestPath is how many rules a packet can meet at most, from base chains of one hook each on; a look-up counts as

@@ -19,6 +19,8 @@ type lowering struct {
 	tableSets map[string]*ruleset.Set
 	maps      map[string]*ruleset.Map
 	sets      setList
+	leaving   map[string]bool // chains that packets come to which came in by no interface
+	arriving  bool            // the chain at hand is none of them
 	rejects   bool
 
 	wanted []work
@@ -44,7 +46,7 @@ type work struct {
 const maxDepth = 16
 
 func newLowering(family ruleset.Family, t *ruleset.Table, sets setList) (*lowering, error) {
-	l := &lowering{family: family, sets: sets, chains: map[string]*ruleset.Chain{}, tableSets: map[string]*ruleset.Set{},
+	l := &lowering{family: family, sets: sets, leaving: t.ReachedFrom(ruleset.Output, ruleset.Postrouting), chains: map[string]*ruleset.Chain{}, tableSets: map[string]*ruleset.Set{},
 		maps: map[string]*ruleset.Map{}, known: map[string]bool{}, trees: map[string]string{}}
 	for i := range t.Chains {
 		l.chains[t.Chains[i].Name] = &t.Chains[i]
@@ -102,6 +104,7 @@ func (c *Chain) add(words ...string) { c.Rules = append(c.Rules, Rule{join(words
 
 func (l *lowering) lower(w work) error {
 	b := &body{l: l, work: w, current: l.open(w.name)}
+	l.arriving = !l.leaving[w.chain.Name]
 	for i, r := range w.chain.Rules {
 		if err := b.rule(r); err != nil {
 			where := fmt.Sprintf("chain %s, rule %d", w.chain.Name, i+1)

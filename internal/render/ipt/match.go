@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"quaywall/internal/netset"
 	"quaywall/internal/ruleset"
 )
 
@@ -344,17 +345,37 @@ func (l *lowering) addrType(c *condition, m ruleset.AddrTypeMatch) error {
 	}
 	var parts []string
 	for _, name := range names {
-		parts = append(parts, "-m addrtype "+not(m.Not)+"--"+direction(m.Field)+"-type "+name)
+		part := "-m addrtype " + not(m.Not) + "--" + direction(m.Field) + "-type " + name
+		switch here := name == "LOCAL" && l.family == ruleset.IPv6 && l.arriving; {
+		case here && m.Not:
+			c.either = append(c.either, l.localHere(m.Field, part))
+		case here:
+			parts = append(parts, l.localHere(m.Field, part)...)
+		default:
+			parts = append(parts, part)
+		}
 	}
 	switch {
-	case len(parts) == 0:
-		c.never = c.never || !m.Not
+	case len(parts) == 0 && !m.Not:
+		c.never = true
 	case m.Not:
 		c.ext = append(c.ext, parts...)
 	default:
 		c.either = append(c.either, parts)
 	}
 	return nil
+}
+
+// linkLocal are the addresses that are this host's on their own link alone.
+var linkLocal = netset.MustParse("fe80::/10")
+
+// localHere asks whether an address is local to a packet that comes in. A plain test takes the link-local address of
+// another interface for one, where the kernel would send the packet on; a test limited to the interface doesn't know
+// addresses of wider scope that other interfaces have. So link-local addresses are asked for in the one way, all others in
+// the other, and a packet that one of the two holds for is none of the other's.
+func (l *lowering) localHere(f ruleset.Field, plain string) []string {
+	set := l.sets.add("link-local", Set{Kind: Nets, Family: ruleset.IPv6, Entries: prefixEntries(linkLocal, ruleset.IPv6)})
+	return []string{matchSet(set, direction(f), false) + " " + plain + " --limit-iface-in", matchSet(set, direction(f), true) + " " + plain}
 }
 
 // maxLimit is the fastest rate, and the largest burst, of the match "limit".

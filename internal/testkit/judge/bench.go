@@ -216,15 +216,16 @@ func (c *Case) walk(p *probe) (fate, rulewalk.Result, error) {
 	switch {
 	case pk.In == "":
 		hooks = []ruleset.Hook{ruleset.Output}
-	case addrType(pk.Dst) == 0:
+	case addrType(pk.Dst, pk.In) == 0:
 		hooks = append(hooks, ruleset.Forward)
-		pk.Out = outOf(pk.Dst)
+		pk.Out = outOf(pk.Dst, pk.In)
 	case isDNATed(pk):
 		hooks, pk.Out, dnated = append(hooks, ruleset.Forward), "docker0", true
 	}
 	var all rulewalk.Result
 	for _, hook := range hooks {
-		r, err := rulewalk.Walk(table, hook, pk, rulewalk.Host{AddrType: addrType, DNAT: dnated && hook == ruleset.Forward})
+		host := rulewalk.Host{DNAT: dnated && hook == ruleset.Forward, AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(a, pk.In) }}
+		r, err := rulewalk.Walk(table, hook, pk, host)
 		all.Kind, all.Lines, all.Path = r.Kind, append(all.Lines, r.Lines...), append(all.Path, r.Path...)
 		if err != nil || r.Kind != ruleset.Accept {
 			return fateOf(r.Kind), all, err
@@ -237,9 +238,11 @@ func fateOf(k ruleset.Kind) fate {
 	return map[ruleset.Kind]fate{ruleset.Accept: {passed: true}, ruleset.TCPReset: {answer: reset}, ruleset.Unreachable: {answer: unreachable}}[k]
 }
 
-// addrType is what the host's routing says of an address.
-func addrType(a netip.Addr) ruleset.AddrType {
+// addrType is what the host's routing says of an address of a packet that comes in by an interface.
+func addrType(a netip.Addr, in string) ruleset.AddrType {
 	switch {
+	case isFar(a, in):
+		return 0
 	case a.IsMulticast():
 		return ruleset.TypeMulticast
 	case a.IsLoopback() || isIn(hostAddrs(), a):
@@ -252,8 +255,18 @@ func addrType(a netip.Addr) ruleset.AddrType {
 	return 0
 }
 
+// isFar tells whether an address is the link-local one of another interface than the packet came in by: on the packet's link it
+// is nobody's.
+func isFar(a netip.Addr, in string) bool {
+	here := func(c card) bool { return c.name == in && slices.Contains(c.addrs, a.String()+"/64") }
+	return a.Is6() && a.IsLinkLocalUnicast() && in != "" && isIn(hostAddrs(), a) && !slices.ContainsFunc(cards, here)
+}
+
 // outOf is the interface that routes lead to an address by.
-func outOf(a netip.Addr) string {
+func outOf(a netip.Addr, in string) string {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		return in
+	}
 	for _, c := range cards {
 		for _, p := range prefixes(c.addrs...) {
 			if p.Contains(a) {
@@ -267,7 +280,7 @@ func outOf(a netip.Addr) string {
 // isDNATed tells whether Docker leads a packet to a container.
 func isDNATed(pk packet.Packet) bool {
 	for _, pub := range published {
-		here := pub.Addr == pk.Dst || pub.Addr.IsUnspecified() && pub.Addr.Is4() == pk.Dst.Is4() && addrType(pk.Dst) == ruleset.TypeLocal
+		here := pub.Addr == pk.Dst || pub.Addr.IsUnspecified() && pub.Addr.Is4() == pk.Dst.Is4() && addrType(pk.Dst, pk.In) == ruleset.TypeLocal
 		if pub.dnat != "" && here && pub.Proto == pk.Proto && pub.Port == pk.DstPort && pk.State == packet.New {
 			return true
 		}
@@ -281,7 +294,7 @@ func (h *bench) counted(c *Case) (string, error) {
 	var sure []*probe
 	want := map[string]uint64{}
 	for _, p := range c.probes {
-		if p.flood > 0 || p.narrow || p.lost() || p.bridged || outOf(p.pk.Dst) == p.pk.In { // that one the kernel tells of a better way
+		if p.flood > 0 || p.narrow || p.lost() || p.bridged || outOf(p.pk.Dst, p.pk.In) == p.pk.In { // that one the kernel tells of a better way
 			continue
 		}
 		sure = append(sure, p)

@@ -23,7 +23,6 @@
 //
 // Be aware: what the kernel throws away on its own behind the gate (a multicast source, for one) can't be seen to pass;
 // such packets are compared only where they must not pass. Limits are tried from sources of their own, a few packets
-// over. Docker itself is not there: the lab is for that. Not sent are UDP-Lite and DCCP, authentication headers of IPv6
-// (no protocol there, everybody looks at what they lead to), and packets with the link-local address of another
-// interface.
+// over. Docker itself is not there: the lab is for that. Not sent are UDP-Lite and DCCP, and authentication headers of IPv6
+// (no protocol there, everybody looks at what they lead to).
 package judge

@@ -501,13 +501,6 @@ func (p *probe) checked() *probe {
 	if p.pk.Proto == ah && dst.Is6() {
 		return nil
 	}
-	// A link-local address belongs to one interface. That of another interface is no address of the host to nftables, and
-	// is one to iptables; the first sends the packet on to the same link, the second judges it.
-	for _, at := range []struct{ iface, addr string }{{"eth0", "fe80::a"}, {"docker0", "fe80::17"}} {
-		if p.pk.In != at.iface && p.pk.In != "" && dst.String() == at.addr {
-			return nil
-		}
-	}
 	linked := p.pk.In == "" || p.pk.In == "eth0" || p.pk.In == "docker0"
 	if dst.Is6() && dst.IsLinkLocalUnicast() && (!linked || !linkNetwork.Contains(dst)) {
 		return nil // no route leads there

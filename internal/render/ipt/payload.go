@@ -8,9 +8,17 @@ import (
 
 // Present is what of quaywall's a table of the kernel holds.
 type Present struct {
-	Chains []Chain      // quaywall's, sorted by name, with rules as the save programs print them
-	Jumps  []PlacedJump // rules of other chains that lead into them, in order
+	Chains  []Chain      // quaywall's, sorted by name, with rules as the save programs print them
+	Jumps   []PlacedJump // rules of other chains that lead into them, in order
+	Missing []string     // what a jump makes: built-in chains that aren't there yet, and MissingTable
 }
+
+// MadePrefix begins the names of chains that hold nothing: MadePrefix+"INPUT" says that the built-in chain INPUT was made
+// for quaywall's jump. Nobody else would know, once the jump is gone.
+const MadePrefix = "QUAYWALL+"
+
+// MissingTable stands for the table itself.
+const MissingTable = "TABLE"
 
 // PlacedJump is a jump and where it stands in its chain, counted from 1.
 type PlacedJump struct {
@@ -73,6 +81,9 @@ func (t *Table) write(b *bytes.Buffer, now Present) {
 	for _, c := range stale {
 		line(":"+c.Name, "- [0:0]")
 	}
+	for _, name := range t.makes(now) {
+		line(":"+MadePrefix+name, "- [0:0]")
+	}
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
 			line("-A", c.Name, r.Spec)
@@ -90,6 +101,18 @@ func (t *Table) write(b *bytes.Buffer, now Present) {
 		line("-X", c.Name)
 	}
 	line("COMMIT")
+}
+
+// makes are the missing things that the table's jumps make.
+func (t *Table) makes(now Present) []string {
+	var all []string
+	for _, name := range now.Missing {
+		from := func(j Jump) bool { return j.From == name }
+		if slices.ContainsFunc(t.Jumps, from) || name == MissingTable && len(t.Jumps) > 0 {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 // inPlace tells whether the jumps are the wanted ones, each where it belongs: first in its chain, or behind those that

@@ -1,9 +1,11 @@
 package ipt_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
+	"quaywall/internal/packet"
 	"quaywall/internal/render/ipt"
 	"quaywall/internal/ruleset"
 	"quaywall/internal/testkit/iptwalk"
@@ -82,4 +84,26 @@ func checkShape(t *testing.T, seed uint64, r *ipt.Rules) {
 			t.Errorf("seed %d: %s can't be the name of a set", seed, s.Name)
 		}
 	}
+}
+
+// longestWay is how many rules a packet meets at most on its way through a map of ports; every fiftieth port is tried.
+func longestWay(t *testing.T, ports, verdicts int) int {
+	t.Helper()
+	rs := gate(ruleset.Rule{Matches: matches(tcp), Lookup: &ruleset.Lookup{By: ruleset.DstPort, Map: "m"}})
+	rs.Tables[0].Maps = []ruleset.Map{portMap(ports, verdicts)}
+	rs.Tables[0].Chains = append(rs.Tables[0].Chains, verdictChains(verdicts)...)
+	rules, err := ipt.Render(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	longest := 0
+	for i := 0; i < ports; i += max(1, ports/50) {
+		pk := packet.Packet{Proto: 6, Dst: netip.MustParseAddr("192.0.2.1"), DstPort: uint16(2 * i)}
+		got, err := iptwalk.Walk(rules, "PREROUTING", pk, rulewalk.Host{})
+		if err != nil || got.Verdict != "DROP" {
+			t.Fatalf("port %d: %+v, %v", pk.DstPort, got, err)
+		}
+		longest = max(longest, got.Rules-1) // without the jump
+	}
+	return longest
 }

@@ -183,7 +183,7 @@ func (d Dice) rule(t *ruleset.Table, chain, chains, n int) ruleset.Rule {
 	if d.chance(20) {
 		r.Log = &ruleset.Log{Group: 86, Prefix: fmt.Sprintf("log %d.%d", chain, n)}
 	}
-	for range d.IntN(4) {
+	for range pick(d, 0, 0, 1, 1, 1, 2, 3) {
 		r.Matches = append(r.Matches, d.matches(t)...)
 	}
 	m := pick(d, t.Maps...)

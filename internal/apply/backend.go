@@ -93,10 +93,11 @@ func readingOf(readings []reading, b kernel.Backend) (own reading, others []read
 	return own, others
 }
 
-// explained makes a preflight's refusal say what is missing here, where a probe finds out.
+// explained makes a preflight's refusal say what is missing here, where a probe finds out. A lock that is held says nothing
+// about this host, and would be waited for again.
 func explained(ctx context.Context, b kernel.Backend, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, kernel.ErrLocked) {
+		return err
 	}
 	if missing := b.Probe(ctx); missing != nil {
 		return missing

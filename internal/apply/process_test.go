@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,9 @@ type task struct {
 	SleepAt string // the step at which the process sleeps for a second
 	DieAt   string // the step at which the process kills itself; "" for never
 	Home    string // the namespace of the test program, which is never touched
+
+	Env    []string  `json:"-"` // more of the environment
+	Output io.Writer `json:"-"` // nil is the test program's
 }
 
 // home is noted before any test runs: afterwards even the program's first thread may be elsewhere.
@@ -108,8 +112,11 @@ func (k task) start(t *testing.T, ns *netns.NS) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), taskVar+"="+string(text))
+	cmd.Env = append(append(os.Environ(), taskVar+"="+string(text)), k.Env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if k.Output != nil {
+		cmd.Stdout, cmd.Stderr = k.Output, k.Output
+	}
 	ns.Do(t, func() { err = cmd.Start() })
 	if err != nil {
 		t.Fatal(err)

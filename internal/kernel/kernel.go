@@ -7,6 +7,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -36,6 +37,9 @@ type Backend interface {
 	// Remove takes everything of quaywall's out of the kernel, and nothing else. Nothing to remove is no error.
 	Remove(ctx context.Context) error
 }
+
+// ErrLocked is the cause of an error about another program that held a lock for too long. Nothing was changed.
+var ErrLocked = errors.New("another program holds the lock")
 
 // Listing is what of quaywall's is in the kernel, in the backend's own words. Two listings with the same Rules and Sets
 // judge every packet alike.

@@ -66,6 +66,7 @@ func Run(t *testing.T, s Subject) {
 		{"Drift", testDrift},
 		{"Replace", testReplace},
 		{"Interrupted", testInterrupted},
+		{"Large", testLarge},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, s) })
 	}

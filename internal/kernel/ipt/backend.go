@@ -85,6 +85,7 @@ func (b *Backend) commit(ctx context.Context, rules *render.Rules) error {
 	for i := 1; err != nil && i < tries && ctx.Err() == nil && jumpMoved(err); i++ {
 		err = b.switchOver(ctx, rules)
 	}
+	err = errors.Join(err, b.tidy())
 	if err != nil {
 		// The sets made for this commit are in nobody's use. What can't be destroyed now is left over for the next commit.
 		return errors.Join(err, b.destroyBut(ctx, before))
@@ -152,11 +153,5 @@ func (b *Backend) Remove(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.destroyBut(ctx, nil); err != nil {
-		return err
-	}
-	if b.variant == NFT && !now.empty() {
-		return dropEmptyTables()
-	}
-	return nil
+	return errors.Join(b.destroyBut(ctx, nil), b.tidy())
 }

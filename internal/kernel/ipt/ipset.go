@@ -87,10 +87,35 @@ func (b *Backend) make(ctx context.Context, conn *ipsetConn, j job) error {
 	if !j.replace {
 		return conn.two(cmdRename, temp, j.set.Name)
 	}
-	if err := conn.two(cmdSwap, temp, j.set.Name); err != nil {
+	err := conn.two(cmdSwap, temp, j.set.Name)
+	if errors.Is(err, errOtherType) {
+		return conn.supplant(temp, j.set.Name)
+	}
+	if err != nil {
 		return refused(err)
 	}
 	return conn.destroy(temp)
+}
+
+// supplant gives a set the name of one of another type. Such sets can't be swapped: the other one has to go first.
+func (c *ipsetConn) supplant(from, name string) error {
+	is, err := c.read(name)
+	if err != nil {
+		return err
+	}
+	if err := c.destroy(name); err != nil {
+		return fmt.Errorf("there is an ipset %s already, which is of type %s and not quaywall's, and it can't be destroyed: %w. "+
+			"Find who uses it (iptables-save), or rename it (ipset rename)", name, is.typeName, setError(err))
+	}
+	return c.two(cmdRename, from, name)
+}
+
+// setError says in words what the numbers of ipset's own errors mean.
+func setError(err error) error {
+	if errors.Is(err, errSetBusy) {
+		return errors.New("a rule or another set uses it")
+	}
+	return err
 }
 
 // noIPSet says what to do where the kernel lacks a type of set.

@@ -40,6 +40,7 @@ const (
 	flagListNames = 1 << 1
 
 	createPortFrom = 4
+	createTimeout  = 6
 	createPortTo   = 5
 	createFlags    = 8
 	createHashSize = 18
@@ -67,6 +68,7 @@ const (
 	errNoSubsystem = unix.EINVAL      // what nfnetlink says where there is no ipset at all
 	errNoType      = unix.Errno(4098) // IPSET_ERR_FIND_TYPE
 	errSetBusy     = unix.Errno(4100) // IPSET_ERR_BUSY
+	errOtherType   = unix.Errno(4102) // IPSET_ERR_TYPE_MISMATCH
 	errSetMissing  = unix.ENOENT
 )
 
@@ -127,17 +129,11 @@ func (c *ipsetConn) create(name string, s *render.Set) error {
 		flags = flagCounters | flagComments
 	}
 	data := []netlink.Attribute{number(createFlags, flags)}
-	family := byte(unix.AF_INET)
-	switch {
-	case s.Kind == render.PortBits:
-		family = unix.AF_UNSPEC
+	if s.Kind == render.PortBits {
 		data = append(data,
 			netlink.Attribute{Type: createPortFrom | netlink.NetByteOrder, Data: []byte{0, 0}},
 			netlink.Attribute{Type: createPortTo | netlink.NetByteOrder, Data: []byte{0xff, 0xff}})
-	case s.Family == ruleset.IPv6:
-		family = unix.AF_INET6
-		fallthrough
-	default:
+	} else {
 		data = append(data, number(createHashSize, uint32(s.HashSize())), number(createMaxElem, uint32(s.MaxElem())))
 	}
 	nested, err := netlink.MarshalAttributes(data)
@@ -146,9 +142,19 @@ func (c *ipsetConn) create(name string, s *render.Set) error {
 	}
 	_, err = c.Execute(ipsetMessage(cmdCreate, netlink.Create|netlink.Excl, setName(name), cString(attrTypeName, s.Kind.String()),
 		netlink.Attribute{Type: attrRevision, Data: []byte{revisions[s.Kind]}},
-		netlink.Attribute{Type: attrFamily, Data: []byte{family}},
+		netlink.Attribute{Type: attrFamily, Data: []byte{familyOf(s)}},
 		netlink.Attribute{Type: attrData | netlink.Nested, Data: nested}))
 	return err
+}
+
+func familyOf(s *render.Set) byte {
+	switch {
+	case s.Kind == render.PortBits:
+		return unix.AF_UNSPEC
+	case s.Family == ruleset.IPv6:
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }
 
 // maxList is how many bytes of entries go into one message: the length of an attribute has sixteen bits.
@@ -193,15 +199,20 @@ func (c *ipsetConn) destroy(name string) error {
 	return err
 }
 
-// content is what a set holds.
+// content is what a set is and holds.
 type content struct {
 	render.Digest
+	typeName string
+	family   byte
+	counts   bool
 	counters map[string]kernel.PacketCount // by policy line
-	strange  bool                          // there is more to an entry than quaywall asks for
+	strange  bool                          // there is more to it than quaywall asks for
 }
 
-// is tells whether the set holds what is planned.
-func (c *content) is(s *render.Set) bool { return c.summary() == summary(s) }
+// is tells whether the set is what is planned.
+func (c *content) is(s *render.Set) bool {
+	return c.summary() == summary(s) && c.typeName == s.Kind.String() && c.family == familyOf(s) && c.counts == s.Counters
+}
 
 func (c *content) summary() kernel.SetSummary {
 	if c.strange {
@@ -223,21 +234,43 @@ func (c *ipsetConn) read(name string) (*content, error) {
 		return nil, fmt.Errorf("reading the ipset %s: %w", name, err)
 	}
 	out := &content{counters: map[string]kernel.PacketCount{}}
-	kind, known := render.Kind(0), false
 	for _, m := range answer {
-		for attr, value := range attributes(m.Data, 4) {
-			switch attr {
-			case attrTypeName:
-				if kind, known = kinds[text(value)]; !known {
-					return nil, fmt.Errorf("reading the ipset %s: it is of type %s, which quaywall doesn't make", name, text(value))
-				}
-			case attrADT:
-				out.entries(value, kind)
-			}
-		}
+		out.message(m.Data)
 	}
-	if !known {
+	if out.typeName == "" {
 		return nil, fmt.Errorf("reading the ipset %s: %w", name, errors.New("the answer was cut short"))
 	}
 	return out, nil
+}
+
+// message takes in a part of what the kernel tells about a set. The entries come behind the type.
+func (c *content) message(data []byte) {
+	for attr, value := range attributes(data, 4) {
+		switch attr {
+		case attrTypeName:
+			c.typeName = text(value)
+		case attrFamily:
+			c.family = value[0]
+		case attrData:
+			c.header(value)
+		case attrADT:
+			kind, known := kinds[c.typeName]
+			c.strange = c.strange || !known
+			c.entries(value, kind)
+		}
+	}
+}
+
+// header takes in how the set was made.
+func (c *content) header(data []byte) {
+	for attr, value := range attributes(data, 0) {
+		switch {
+		case attr == createTimeout:
+			c.strange = true
+		case attr == createFlags && len(value) == 4:
+			flags := binary.BigEndian.Uint32(value)
+			c.counts = flags&flagCounters != 0
+			c.strange = c.strange || flags&^(flagCounters|flagComments) != 0
+		}
+	}
 }

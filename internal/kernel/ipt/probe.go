@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"quaywall/internal/kernel"
 	"quaywall/internal/netset"
 	"quaywall/internal/rate"
 	"quaywall/internal/ruleset"
@@ -89,7 +90,11 @@ func (b *Backend) probeRights() error {
 
 // trial commits a rule of each kind to the namespace of the calling thread.
 func (b *Backend) trial(ctx context.Context) error {
-	if _, err := b.Preflight(ctx, sample()); err != nil {
+	_, err := b.Preflight(ctx, sample())
+	switch {
+	case errors.Is(err, kernel.ErrLocked): // which says nothing about this kernel
+		return err
+	case err != nil:
 		return fmt.Errorf("this kernel can't do all that %s needs (netfilter matches as the refused line names them, "+
 			"and ipset with its types hash:net, hash:net,iface and bitmap:port): load or install its modules, or use --backend nft: %w",
 			b.Name(), err)

@@ -16,6 +16,10 @@ func (b *Backend) Read(ctx context.Context) (*kernel.Listing, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.listing()
+}
+
+func (s *state) listing() (*kernel.Listing, error) {
 	l := &kernel.Listing{Sets: map[string]kernel.SetSummary{}, Counters: map[string]kernel.PacketCount{}}
 	for _, f := range families {
 		l.Rules = append(l.Rules, s.lines(f)...)
@@ -24,11 +28,23 @@ func (b *Backend) Read(ctx context.Context) (*kernel.Listing, error) {
 		}
 	}
 	l.Present = len(l.Rules) > 0
-	return l, b.readSets(l)
+	return l, readSets(l)
+}
+
+// readAll is Read where these rules are in force, and demands that nothing of them is missing.
+func (b *Backend) readAll(ctx context.Context, rules *render.Rules) (*kernel.Listing, error) {
+	s, err := b.tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.lost(rules); err != nil {
+		return nil, fmt.Errorf("%s doesn't keep the rules that it is given: %w. Upgrade iptables, or use --backend nft", b.Name(), err)
+	}
+	return s.listing()
 }
 
 // readSets adds the sets to a listing. A set that is left over, and in no rule's use, is no part of the policy.
-func (b *Backend) readSets(l *kernel.Listing) error {
+func readSets(l *kernel.Listing) error {
 	used := usedSets(l.Rules)
 	if len(used) == 0 {
 		return nil
@@ -92,7 +108,7 @@ func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.L
 	if err := b.commit(ctx, &cut); err != nil {
 		return nil, fmt.Errorf("trying the rules in a scratch namespace: %w", err)
 	}
-	l, err := b.Read(ctx)
+	l, err := b.readAll(ctx, &cut)
 	if err != nil {
 		return nil, err
 	}

@@ -29,13 +29,19 @@ type table struct {
 
 // state is what quaywall has in the tables of both families.
 type state struct {
-	tables map[ruleset.Family]map[string]*table
+	tables  map[ruleset.Family]map[string]*table
+	missing map[ruleset.Family]map[string][]string // see render.Present; of iptables-nft alone, for the other one keeps all it has
 }
 
 func (s *state) present(f ruleset.Family) map[string]render.Present {
 	all := map[string]render.Present{}
-	for name, t := range s.tables[f] {
-		all[name] = t.present
+	for _, name := range tableNames {
+		var p render.Present
+		if t := s.tables[f][name]; t != nil {
+			p = t.present
+		}
+		p.Missing = s.missing[f][name]
+		all[name] = p
 	}
 	return all
 }
@@ -57,11 +63,6 @@ func (s *state) family(f ruleset.Family) *render.Family {
 // same tells whether a family has the same rules in both states.
 func (s *state) same(o *state, f ruleset.Family) bool {
 	return slices.Equal(s.lines(f), o.lines(f))
-}
-
-// empty tells whether there is nothing of quaywall's.
-func (s *state) empty() bool {
-	return len(s.lines(ruleset.IPv4))+len(s.lines(ruleset.IPv6)) == 0
 }
 
 // lines is a canonical listing of a family: chains by name, jumps with their position.
@@ -88,13 +89,14 @@ func (s *state) lines(f ruleset.Family) []string {
 
 // tables reads what quaywall has. A table that isn't there is not asked for: the legacy programs would make it.
 func (b *Backend) tables(ctx context.Context) (*state, error) {
-	s := &state{tables: map[ruleset.Family]map[string]*table{}}
+	s := &state{tables: map[ruleset.Family]map[string]*table{}, missing: map[ruleset.Family]map[string][]string{}}
 	for _, f := range families {
 		s.tables[f] = map[string]*table{}
-		there, err := b.existing(f)
+		there, missing, err := b.existing(f)
 		if err != nil {
 			return nil, fmt.Errorf("finding the %s tables of %s: %w", f, b.Name(), err)
 		}
+		s.missing[f] = missing
 		for _, name := range tableNames {
 			if !there[name] {
 				continue
@@ -107,12 +109,13 @@ func (b *Backend) tables(ctx context.Context) (*state, error) {
 	return s, nil
 }
 
-// existing are the tables of a family that are worth reading.
-func (b *Backend) existing(f ruleset.Family) (map[string]bool, error) {
+// existing are the tables of a family that are worth reading, and what isn't there.
+func (b *Backend) existing(f ruleset.Family) (there map[string]bool, missing map[string][]string, err error) {
 	if b.variant == NFT {
 		return nftTables(f)
 	}
-	return legacyTables(f)
+	there, err = legacyTables(f)
+	return there, nil, err
 }
 
 // legacyTables asks /proc. The thread's own, for its network namespace may be another one than the process's.
@@ -132,24 +135,36 @@ func legacyTables(f ruleset.Family) (map[string]bool, error) {
 	return there, nil
 }
 
+// builtins are the built-in chains that quaywall may jump from.
+var builtins = map[string][]string{
+	"mangle":   {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"},
+	"filter":   {"INPUT", "FORWARD", "OUTPUT"},
+	"security": {"INPUT", "FORWARD", "OUTPUT"},
+}
+
 // nftTables asks by netlink which tables hold a chain of quaywall's; mangle is always worth reading where it exists, for
 // the position of the jumps.
-func nftTables(f ruleset.Family) (map[string]bool, error) {
+func nftTables(f ruleset.Family) (there map[string]bool, missing map[string][]string, err error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	chains, err := conn.ListChainsOfTableFamily(nftFamily(f))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	there := map[string]bool{}
+	there, missing = map[string]bool{}, map[string][]string{}
+	for _, name := range tableNames {
+		missing[name] = append([]string{render.MissingTable}, builtins[name]...)
+	}
 	for _, c := range chains {
-		if strings.HasPrefix(c.Name, render.Prefix) || c.Table.Name == "mangle" {
-			there[c.Table.Name] = true
+		name := c.Table.Name
+		if strings.HasPrefix(c.Name, render.Prefix) || name == "mangle" {
+			there[name] = true
 		}
+		missing[name] = slices.DeleteFunc(missing[name], func(m string) bool { return m == c.Name || m == render.MissingTable })
 	}
-	return there, nil
+	return there, missing, nil
 }
 
 func nftFamily(f ruleset.Family) nftables.TableFamily {

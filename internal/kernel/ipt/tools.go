@@ -95,7 +95,7 @@ func (b *Backend) refusal(f ruleset.Family, payload []byte, err error) error {
 		return fmt.Errorf("replacing the %s rules: %w", f, err)
 	case lockHeld(failed):
 		return fmt.Errorf("replacing the %s rules: %s waited %s for the lock of another iptables (/run/xtables.lock), "+
-			"nothing was changed: %w", f, b.Name(), b.wait, err)
+			"nothing was changed: %w: %w", f, b.Name(), b.wait, kernel.ErrLocked, err)
 	}
 	return fmt.Errorf("replacing the %s rules: %w", f, &kernel.PayloadError{
 		Backend: b.Name(), Payload: string(payload), Line: lineOf(failed.Stderr), Err: errors.New(firstLines(failed.Stderr)),

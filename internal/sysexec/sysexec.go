@@ -67,27 +67,72 @@ func Look(name string) (string, error) {
 // Run runs a program to its end and gives what it printed. A failure is an *Error, or wraps ErrNotFound. A signal from the
 // terminal doesn't reach the program; it ends with the context, and with this process.
 func Run(ctx context.Context, c Command) ([]byte, error) {
+	result := RunAll(ctx, c)[0]
+	return result.Stdout, result.Err
+}
+
+// Result is what became of a program.
+type Result struct {
+	Stdout []byte
+	Err    error
+}
+
+// RunAll is Run for several programs that run at the same time. It waits for all of them, and gives their results in the
+// order of the commands.
+func RunAll(ctx context.Context, commands ...Command) []Result {
+	// A child that outlived quaywall would change rules that the next run believes to be its own to change. The kernel
+	// watches the thread that started the child, which is why no other goroutine may come and end it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	children := make([]*child, len(commands))
+	for i, c := range commands {
+		children[i] = start(ctx, c)
+	}
+	results := make([]Result, len(commands))
+	for i, ch := range children {
+		results[i] = ch.wait(ctx)
+	}
+	return results
+}
+
+// child is a program that was started.
+type child struct {
+	command        Command
+	cmd            *exec.Cmd
+	stdout, stderr bytes.Buffer
+	err            error // it did not start
+}
+
+func start(ctx context.Context, c Command) *child {
+	ch := &child{command: c}
 	path, err := Look(c.Path)
 	if err != nil {
-		return nil, err
+		ch.err = err
+		return ch
 	}
 	cmd := exec.CommandContext(ctx, path, c.Args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, &ch.stdout, &ch.stderr
 	if c.Stdout != nil {
 		cmd.Stdout = c.Stdout
 	}
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	// A Ctrl-C is meant for quaywall, which goes on to a safe end: a process group of its own keeps it from the child. A
-	// child that outlived quaywall would change rules that the next run believes to be its own to change. The kernel
-	// watches the thread that started the child, which is why no other goroutine may come and end it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	// A Ctrl-C is meant for quaywall, which goes on to a safe end: a process group of its own keeps it from the child.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		return stdout.Bytes(), failure(ctx, c, err, stderr.String())
+	ch.cmd = cmd
+	if err := cmd.Start(); err != nil {
+		ch.err = failure(ctx, c, err, "")
 	}
-	return stdout.Bytes(), nil
+	return ch
+}
+
+func (ch *child) wait(ctx context.Context) Result {
+	if ch.err != nil {
+		return Result{Err: ch.err}
+	}
+	if err := ch.cmd.Wait(); err != nil {
+		return Result{ch.stdout.Bytes(), failure(ctx, ch.command, err, ch.stderr.String())}
+	}
+	return Result{Stdout: ch.stdout.Bytes()}
 }
 
 func failure(ctx context.Context, c Command, err error, stderr string) error {

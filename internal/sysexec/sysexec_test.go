@@ -89,3 +89,23 @@ func TestRunLeavesNoChildBehind(t *testing.T) {
 	syscall.Kill(pid, syscall.SIGKILL)
 	t.Error("the child outlived the process that started it")
 }
+
+// Each of the programs needs the other one to go on.
+func TestRunAllRunsAtTheSameTime(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"/a", "/b"} {
+		if err := syscall.Mkfifo(dir+name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	got := RunAll(ctx, Command{Path: "sh", Args: []string{"-c", "cd "+dir+"; echo first > a; cat b"}},
+		Command{Path: "sh", Args: []string{"-c", "cd "+dir+"; cat a; echo second > b"}}, Command{Path: "no-such-program-here"})
+	if string(got[0].Stdout) != "second\n" || string(got[1].Stdout) != "first\n" || got[0].Err != nil || got[1].Err != nil {
+		t.Errorf("got %q, %v and %q, %v", got[0].Stdout, got[0].Err, got[1].Stdout, got[1].Err)
+	}
+	if !errors.Is(got[2].Err, ErrNotFound) {
+		t.Errorf("the program that is not there: %v", got[2].Err)
+	}
+}

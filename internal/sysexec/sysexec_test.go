@@ -100,8 +100,8 @@ func TestRunAllRunsAtTheSameTime(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	got := RunAll(ctx, Command{Path: "sh", Args: []string{"-c", "cd "+dir+"; echo first > a; cat b"}},
-		Command{Path: "sh", Args: []string{"-c", "cd "+dir+"; cat a; echo second > b"}}, Command{Path: "no-such-program-here"})
+	got := RunAll(ctx, Command{Path: "sh", Args: []string{"-c", "cd " + dir + "; echo first > a; cat b"}},
+		Command{Path: "sh", Args: []string{"-c", "cd " + dir + "; cat a; echo second > b"}}, Command{Path: "no-such-program-here"})
 	if string(got[0].Stdout) != "second\n" || string(got[1].Stdout) != "first\n" || got[0].Err != nil || got[1].Err != nil {
 		t.Errorf("got %q, %v and %q, %v", got[0].Stdout, got[0].Err, got[1].Stdout, got[1].Err)
 	}

@@ -10,7 +10,7 @@
 // there already, and is still what it was, is used again. Whenever this ends, killed or refused, packets meet the old policy
 // or the new one; what is left over is taken away by the next commit.
 //
-// Be aware: families switch one after the other, and where a policy rejects, the tables filter and security switch just
+// Be aware: each family switches for itself, and where a policy rejects, the tables filter and security switch just
 // before. iptables-legacy keeps no track of who made a table: one that a commit had to create stays, empty, after Remove,
 // for only unloading a kernel module would take it away. iptables-legacy holds the lock /run/xtables.lock while it
 // works; a commit waits for it as long as Options say, then fails with nothing changed. Two quaywalls at once must be kept
@@ -26,6 +26,7 @@ import (
 	"quaywall/internal/kernel"
 	render "quaywall/internal/render/ipt"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/sysexec"
 )
 
 // Variant is one of the two programs called iptables.
@@ -107,24 +108,24 @@ func (b *Backend) switchOver(ctx context.Context, rules *render.Rules) error {
 	if err != nil {
 		return err
 	}
-	if err := b.restore(ctx, ruleset.IPv4, rules.IPv4.Payload(now.present(ruleset.IPv4))); err != nil {
-		return b.putBack(ctx, now, err, ruleset.IPv4)
-	}
-	if err := b.restore(ctx, ruleset.IPv6, rules.IPv6.Payload(now.present(ruleset.IPv6))); err != nil {
-		return b.putBack(ctx, now, err, ruleset.IPv4, ruleset.IPv6)
+	if err := b.restore(ctx, now, map[ruleset.Family]*render.Family{ruleset.IPv4: &rules.IPv4, ruleset.IPv6: &rules.IPv6}); err != nil {
+		return b.putBack(ctx, now, err)
 	}
 	return nil
 }
 
-// putBack gives families the rules again that they had, after one of them refused new ones. A family may consist of
-// several tables, of which the first were replaced.
-func (b *Backend) putBack(ctx context.Context, before *state, cause error, families ...ruleset.Family) error {
+// putBack gives families the rules again that they had, after one of them refused new ones.
+func (b *Backend) putBack(ctx context.Context, before *state, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	now, err := b.tables(ctx)
-	for _, f := range families {
-		if err == nil && !before.same(now, f) {
-			err = b.restore(ctx, f, before.family(f).Payload(now.present(f)))
+	if err == nil {
+		changed := map[ruleset.Family]*render.Family{}
+		for _, f := range families {
+			if !before.same(now, f) {
+				changed[f] = before.family(f)
+			}
 		}
+		err = b.restore(ctx, now, changed)
 	}
 	if err != nil {
 		return fmt.Errorf("%w\nputting the old rules back failed too: %w\nA part of the new policy may be in force: apply again, or stop", cause, err)
@@ -132,13 +133,37 @@ func (b *Backend) putBack(ctx context.Context, before *state, cause error, famil
 	return fmt.Errorf("%w (the old policy is in force)", cause)
 }
 
-// restore feeds a payload to the restore program of a family.
-func (b *Backend) restore(ctx context.Context, f ruleset.Family, payload []byte) error {
-	if len(payload) == 0 {
-		return nil
+// restore feeds the restore programs what makes families of what there is now: both at once, or one after the other where
+// each would wait for the other's lock.
+func (b *Backend) restore(ctx context.Context, now *state, want map[ruleset.Family]*render.Family) error {
+	var calls []call
+	for _, f := range families {
+		if want[f] == nil {
+			continue
+		}
+		if payload := want[f].Payload(now.present(f)); len(payload) > 0 {
+			wait := fmt.Sprint(max(1, int(b.wait/time.Second)))
+			calls = append(calls, call{program(f, "restore"), payload, []string{"--noflush", "--wait", wait}})
+		}
 	}
-	_, err := b.run(ctx, program(f, "restore"), payload, "--noflush", "--wait", fmt.Sprint(max(1, int(b.wait/time.Second))))
-	return b.refusal(f, payload, err)
+	if b.variant == NFT {
+		return b.refusals(calls, b.runAll(ctx, calls))
+	}
+	for i := range calls {
+		if err := b.refusals(calls[i:i+1], b.runAll(ctx, calls[i:i+1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refusals is what the restore programs refused.
+func (b *Backend) refusals(calls []call, results []sysexec.Result) error {
+	var all []error
+	for i, c := range calls {
+		all = append(all, b.refusal(c.tool.family, c.input, results[i].Err))
+	}
+	return errors.Join(all...)
 }
 
 // Remove takes everything of quaywall's out of the kernel.
@@ -147,11 +172,13 @@ func (b *Backend) Remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	nothing := map[ruleset.Family]*render.Family{}
 	for _, f := range families {
 		empty := render.EmptyFamily(f)
-		if err := b.restore(ctx, f, empty.Payload(now.present(f))); err != nil {
-			return err
-		}
+		nothing[f] = &empty
+	}
+	if err := b.restore(ctx, now, nothing); err != nil {
+		return err
 	}
 	return errors.Join(b.destroyBut(ctx, nil), b.tidy())
 }

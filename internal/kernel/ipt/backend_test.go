@@ -100,7 +100,7 @@ func saved(t *testing.T, b *Backend) string {
 	t.Helper()
 	var all []string
 	for _, f := range families {
-		out, err := b.run(context.Background(), program(f, "save"), nil)
+		out, err := b.run(context.Background(), call{tool: program(f, "save")})
 		if err != nil {
 			t.Fatal(err)
 		}

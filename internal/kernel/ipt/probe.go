@@ -182,6 +182,6 @@ func dockerInLegacy(ctx context.Context) bool {
 	if err != nil || !there["nat"] {
 		return false
 	}
-	out, err := New(Legacy, Options{}).run(ctx, program(ruleset.IPv4, "save"), nil, "--table", "nat")
+	out, err := New(Legacy, Options{}).run(ctx, call{tool: program(ruleset.IPv4, "save"), args: []string{"--table", "nat"}})
 	return err == nil && strings.Contains(string(out), "\n:"+dockerChain+" ")
 }

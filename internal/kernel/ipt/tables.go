@@ -16,6 +16,7 @@ import (
 	"quaywall/internal/kernel"
 	render "quaywall/internal/render/ipt"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/sysexec"
 )
 
 // tableNames are the tables that can hold something of quaywall's, in the order of listings.
@@ -90,6 +91,7 @@ func (s *state) lines(f ruleset.Family) []string {
 // tables reads what quaywall has. A table that isn't there is not asked for: the legacy programs would make it.
 func (b *Backend) tables(ctx context.Context) (*state, error) {
 	s := &state{tables: map[ruleset.Family]map[string]*table{}, missing: map[ruleset.Family]map[string][]string{}}
+	var saves []save
 	for _, f := range families {
 		s.tables[f] = map[string]*table{}
 		there, missing, err := b.existing(f)
@@ -98,15 +100,34 @@ func (b *Backend) tables(ctx context.Context) (*state, error) {
 		}
 		s.missing[f] = missing
 		for _, name := range tableNames {
-			if !there[name] {
-				continue
-			}
-			if s.tables[f][name], err = b.save(ctx, f, name); err != nil {
-				return nil, fmt.Errorf("reading table %s %s: %w", f, name, err)
+			if there[name] {
+				saves = append(saves, save{f, name})
 			}
 		}
 	}
-	return s, nil
+	return s, b.read(ctx, saves, s)
+}
+
+// save is a table to be read.
+type save struct {
+	family ruleset.Family
+	table  string
+}
+
+// read reads tables, all at once.
+func (b *Backend) read(ctx context.Context, saves []save, into *state) error {
+	calls := make([]call, len(saves))
+	for i, s := range saves {
+		calls[i] = call{tool: program(s.family, "save"), args: []string{"--counters", "--table", s.table}}
+	}
+	for i, result := range b.runAll(ctx, calls) {
+		t, err := b.saved(result, saves[i].table)
+		if err != nil {
+			return fmt.Errorf("reading table %s %s: %w", saves[i].family, saves[i].table, err)
+		}
+		into.tables[saves[i].family][saves[i].table] = t
+	}
+	return nil
 }
 
 // existing are the tables of a family that are worth reading, and what isn't there.
@@ -174,14 +195,13 @@ func nftFamily(f ruleset.Family) nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// save reads a table.
-func (b *Backend) save(ctx context.Context, f ruleset.Family, name string) (*table, error) {
-	out, err := b.run(ctx, program(f, "save"), nil, "--counters", "--table", name)
-	if err != nil {
-		return nil, err
+// saved is a table as a save program printed it.
+func (b *Backend) saved(result sysexec.Result, name string) (*table, error) {
+	if result.Err != nil {
+		return nil, result.Err
 	}
-	t, err := parseSave(out, name)
-	if err != nil && bytes.Contains(out, []byte("is incompatible, use 'nft' tool")) {
+	t, err := parseSave(result.Stdout, name)
+	if err != nil && bytes.Contains(result.Stdout, []byte("is incompatible, use 'nft' tool")) {
 		return nil, fmt.Errorf("%s can't read it, since somebody put rules into it by nft: delete those, or use --backend nft", b.Name())
 	}
 	return t, err

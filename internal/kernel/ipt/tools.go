@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,13 +51,30 @@ func (b *Backend) path(ctx context.Context, t tool) (string, error) {
 	return "", fmt.Errorf("%w: install the package iptables", err)
 }
 
+// call is a program of iptables to be run.
+type call struct {
+	tool  tool
+	input []byte
+	args  []string
+}
+
 // run runs a program of iptables.
-func (b *Backend) run(ctx context.Context, t tool, input []byte, args ...string) ([]byte, error) {
-	path, err := b.path(ctx, t)
-	if err != nil {
-		return nil, err
+func (b *Backend) run(ctx context.Context, c call) ([]byte, error) {
+	result := b.runAll(ctx, []call{c})[0]
+	return result.Stdout, result.Err
+}
+
+// runAll runs programs of iptables at the same time: most of what they take is their start.
+func (b *Backend) runAll(ctx context.Context, calls []call) []sysexec.Result {
+	commands := make([]sysexec.Command, len(calls))
+	for i, c := range calls {
+		path, err := b.path(ctx, c.tool)
+		if err != nil {
+			return slices.Repeat([]sysexec.Result{{Err: err}}, len(calls))
+		}
+		commands[i] = sysexec.Command{Path: path, Args: c.args, Stdin: bytes.NewReader(c.input)}
 	}
-	return sysexec.Run(ctx, sysexec.Command{Path: path, Args: args, Stdin: bytes.NewReader(input)})
+	return sysexec.RunAll(ctx, commands...)
 }
 
 // versionText is what "iptables --version" prints: iptables v1.8.9 (nf_tables). Before 1.8 there was no variant in it.

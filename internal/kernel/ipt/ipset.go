@@ -32,7 +32,7 @@ func (b *Backend) fill(ctx context.Context, sets []render.Set) (before []string,
 	if err != nil {
 		return nil, err
 	}
-	for _, j := range jobs {
+	for _, j := range conn.makeMany(ctx, jobs) {
 		if err := b.make(ctx, conn, j); err != nil {
 			return nil, errors.Join(err, b.destroyBut(ctx, before))
 		}
@@ -49,19 +49,24 @@ type job struct {
 
 // jobs are the sets that are not there as they should be.
 func (c *ipsetConn) jobs(sets []render.Set, before []string) ([]job, error) {
+	there := map[string]bool{}
+	for _, name := range before {
+		there[name] = true
+	}
+	var known []string
+	for _, s := range sets {
+		if there[s.Name] {
+			known = append(known, s.Name)
+		}
+	}
+	now, err := c.readMany(known)
+	if err != nil {
+		return nil, err
+	}
 	var jobs []job
 	for i := range sets {
-		s := &sets[i]
-		if !slices.Contains(before, s.Name) {
-			jobs = append(jobs, job{s, false})
-			continue
-		}
-		is, err := c.read(s.Name)
-		if err != nil {
-			return nil, err
-		}
-		if !is.is(s) {
-			jobs = append(jobs, job{s, true})
+		if is := now[sets[i].Name]; is == nil || !is.is(&sets[i]) {
+			jobs = append(jobs, job{&sets[i], is != nil})
 		}
 	}
 	return jobs, nil
@@ -166,6 +171,10 @@ const patience = time.Second
 
 // destroyAll destroys sets. One that stays in use is left for the next commit: it does no harm.
 func (c *ipsetConn) destroyAll(names []string) error {
+	names, err := c.destroyMany(names)
+	if err != nil {
+		return err
+	}
 	until := time.Now().Add(patience)
 	for _, name := range names {
 		for {

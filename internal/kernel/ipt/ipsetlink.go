@@ -124,6 +124,14 @@ func (c *ipsetConn) own() ([]string, error) {
 
 // create makes a set without entries, under a name.
 func (c *ipsetConn) create(name string, s *render.Set) error {
+	m, err := createMessage(name, s)
+	if err == nil {
+		_, err = c.Execute(m)
+	}
+	return err
+}
+
+func createMessage(name string, s *render.Set) (netlink.Message, error) {
 	var flags uint32
 	if s.Counters {
 		flags = flagCounters | flagComments
@@ -137,14 +145,10 @@ func (c *ipsetConn) create(name string, s *render.Set) error {
 		data = append(data, number(createHashSize, uint32(s.HashSize())), number(createMaxElem, uint32(s.MaxElem())))
 	}
 	nested, err := netlink.MarshalAttributes(data)
-	if err != nil {
-		return err
-	}
-	_, err = c.Execute(ipsetMessage(cmdCreate, netlink.Create|netlink.Excl, setName(name), cString(attrTypeName, s.Kind.String()),
+	return ipsetMessage(cmdCreate, netlink.Create|netlink.Excl, setName(name), cString(attrTypeName, s.Kind.String()),
 		netlink.Attribute{Type: attrRevision, Data: []byte{revisions[s.Kind]}},
 		netlink.Attribute{Type: attrFamily, Data: []byte{familyOf(s)}},
-		netlink.Attribute{Type: attrData | netlink.Nested, Data: nested}))
-	return err
+		netlink.Attribute{Type: attrData | netlink.Nested, Data: nested}), err
 }
 
 func familyOf(s *render.Set) byte {
@@ -165,9 +169,7 @@ func (c *ipsetConn) add(name string, s *render.Set) error {
 	list := make([]byte, 0, maxList+1000)
 	added := 0
 	send := func() error {
-		_, err := c.Execute(ipsetMessage(cmdAdd, netlink.Excl, setName(name), number(attrLineNo, 0),
-			netlink.Attribute{Type: attrADT | netlink.Nested, Data: list}))
-		if err != nil {
+		if _, err := c.Execute(addMessage(name, list)); err != nil {
 			return fmt.Errorf("entries up to number %d of %d: %w", added, s.Elements, err)
 		}
 		list = list[:0]
@@ -185,6 +187,10 @@ func (c *ipsetConn) add(name string, s *render.Set) error {
 		return nil
 	}
 	return send()
+}
+
+func addMessage(name string, list []byte) netlink.Message {
+	return ipsetMessage(cmdAdd, netlink.Excl, setName(name), number(attrLineNo, 0), netlink.Attribute{Type: attrADT | netlink.Nested, Data: list})
 }
 
 // two is rename and swap.
@@ -208,6 +214,8 @@ type content struct {
 	counters map[string]kernel.PacketCount // by policy line
 	strange  bool                          // there is more to it than quaywall asks for
 }
+
+func newContent() *content { return &content{counters: map[string]kernel.PacketCount{}} }
 
 // is tells whether the set is what is planned.
 func (c *content) is(s *render.Set) bool {
@@ -233,7 +241,7 @@ func (c *ipsetConn) read(name string) (*content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the ipset %s: %w", name, err)
 	}
-	out := &content{counters: map[string]kernel.PacketCount{}}
+	out := newContent()
 	for _, m := range answer {
 		out.message(m.Data)
 	}
@@ -246,14 +254,14 @@ func (c *ipsetConn) read(name string) (*content, error) {
 // message takes in a part of what the kernel tells about a set. The entries come behind the type.
 func (c *content) message(data []byte) {
 	for attr, value := range attributes(data, 4) {
-		switch attr {
-		case attrTypeName:
+		switch {
+		case attr == attrTypeName:
 			c.typeName = text(value)
-		case attrFamily:
+		case attr == attrFamily && len(value) == 1:
 			c.family = value[0]
-		case attrData:
+		case attr == attrData:
 			c.header(value)
-		case attrADT:
+		case attr == attrADT:
 			kind, known := kinds[c.typeName]
 			c.strange = c.strange || !known
 			c.entries(value, kind)

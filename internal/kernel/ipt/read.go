@@ -3,6 +3,8 @@ package ipt
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"quaywall/internal/kernel"
@@ -54,15 +56,12 @@ func readSets(l *kernel.Listing) error {
 		return err
 	}
 	defer conn.Close()
-	for name := range used {
-		c, err := conn.read(name)
-		if err != nil {
-			return err
-		}
+	all, err := conn.readMany(slices.Sorted(maps.Keys(used)))
+	for name, c := range all {
 		l.Sets[name] = c.summary()
 		addCounts(l.Counters, c.counters)
 	}
-	return nil
+	return err
 }
 
 // usedSets are the sets of quaywall's that rules name.

@@ -235,3 +235,74 @@ func TestUsedSets(t *testing.T) {
 		}
 	}
 }
+
+// Where one of many sets can't be made, that one is named, and none of the others is left.
+func TestOneBadSetOfMany(t *testing.T) {
+	each(t, func(t *testing.T, b *Backend) {
+		rs := manySets(200)
+		var names []string
+		for name := range planned(t, b, rs).Sets {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		ipset(t, "create", names[150], "hash:ip")
+		ipset(t, "create", "mine", "list:set")
+		ipset(t, "add", "mine", names[150])
+		err := b.Commit(context.Background(), rs)
+		if err == nil || !strings.Contains(err.Error(), names[150]) {
+			t.Errorf("got %v, want an error about %s", err, names[150])
+		}
+		if left := sets(t); !slices.Equal(left, []string{names[150]}) {
+			t.Errorf("sets %v are left", left)
+		}
+		ipset(t, "destroy", "mine")
+		want := planned(t, b, rs)
+		commit(t, b, rs)
+		inForce(t, b, want)
+		noneLeft(t, want)
+		remove(t, b)
+		if left := sets(t); len(left) > 0 {
+			t.Errorf("after Remove there are %d sets", len(left))
+		}
+	})
+}
+
+// Sets that get no room for their names are made one by one, and so told apart.
+func TestBatchThatFails(t *testing.T) {
+	each(t, func(t *testing.T, b *Backend) {
+		rs := manySets(100)
+		want := planned(t, b, rs)
+		ipset(t, "create", tempName(70-maxBatch), "hash:net", "family", "inet6") // somebody else is at it
+		conn, err := dialIPSet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		rules, err := render.Render(rs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var jobs []job
+		for i := range rules.Sets {
+			jobs = append(jobs, job{&rules.Sets[i], false})
+		}
+		if left := conn.makeMany(context.Background(), jobs); len(left) != maxBatch {
+			t.Errorf("%d sets are left to be made, want %d", len(left), maxBatch)
+		}
+		commit(t, b, rs)
+		inForce(t, b, want)
+		noneLeft(t, want)
+	})
+}
+
+// manySets is a gate of rules that have a set each.
+func manySets(n int) *ruleset.Ruleset {
+	rs := oneRule(ruleset.FamilyMatch{Family: ruleset.IPv4})
+	t := &rs.Tables[0]
+	for i := range n {
+		name := fmt.Sprint("set", i)
+		t.Sets = append(t.Sets, ruleset.Set{Name: name, Key: ruleset.Addr4, Addrs: netset.MustParse(fmt.Sprintf("10.0.%d.0/24 192.0.2.1", i))})
+		t.Chains[0].Rules = append(t.Chains[0].Rules, ruleset.Rule{Matches: []ruleset.Match{fromSet(name)}})
+	}
+	return rs
+}

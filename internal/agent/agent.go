@@ -44,6 +44,7 @@ type Agent struct {
 	relist   bool                 // and has to again
 	ready    bool
 	fight    fight
+	care     care // for Docker's rules
 	disorder bool // quaywall's rules have to be looked at, as soon as the fight allows it
 
 	resyncAt, retryAt, honourAt, alarmAt time.Time
@@ -94,7 +95,7 @@ func (a *Agent) Run(ctx context.Context, sources []Source) error {
 			a.host.Log.Info("the agent ends; what is in force stays in force")
 			return nil
 		case l := <-a.listings:
-			a.hear(l)
+			a.hear(ctx, l)
 		case <-a.box.signal:
 			a.take()
 		case <-timer.C:
@@ -113,7 +114,9 @@ func (a *Agent) take() {
 	if h&Tables != 0 && strings.HasPrefix(a.inForceBackend(), "iptables") {
 		h |= Own
 	}
-	a.pending.add(h, a.host.Now())
+	now := a.host.Now()
+	a.care.heard(h, now)
+	a.pending.add(h, now)
 }
 
 func (a *Agent) inForceBackend() string {
@@ -143,7 +146,8 @@ func (a *Agent) work(ctx context.Context) {
 	if due&Files != 0 {
 		a.readPolicy()
 	}
-	if due&(Links|Docker) != 0 {
+	if due&(Links|Docker|Tables) != 0 || isOver(a.care.lookAt, now) {
+		a.care.lookAt = time.Time{}
 		a.list(ctx)
 	}
 	if a.dirty && !now.Before(a.retryAt) {
@@ -156,6 +160,7 @@ func isOver(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
 // next is when something has to be done even if nothing is heard.
 func (a *Agent) next() time.Time {
 	next := earlier(earlier(a.pending.next(), a.resyncAt), earlier(a.honourAt, a.alarmAt))
+	next = earlier(next, a.care.lookAt)
 	if a.disorder {
 		next = earlier(next, a.fight.mayMend(a.host.Now()))
 	}
@@ -188,7 +193,7 @@ func (a *Agent) list(ctx context.Context) {
 }
 
 // hear takes what was listed.
-func (a *Agent) hear(l listed) {
+func (a *Agent) hear(ctx context.Context, l listed) {
 	a.listing = false
 	if a.relist {
 		a.relist = false
@@ -201,6 +206,9 @@ func (a *Agent) hear(l listed) {
 	}
 	a.unsay("listing")
 	a.join(l.Listing)
+	if l.Docker.Docker.Reachable {
+		a.careForDocker(ctx, factsOf(l.Listing))
+	}
 }
 
 // say logs what is not to be said again and again: once, until it is something else.

@@ -277,10 +277,7 @@ func (a *Agent) mend(ctx context.Context) {
 	if !m.Changed {
 		return
 	}
-	by := a.by
-	if by == "" {
-		by = "unknown"
-	}
+	by := a.changedBy()
 	a.host.Log.Warn("somebody changed quaywall's rules: they are back", "missing", m.Missing, "too_much", m.Added, "by", by)
 	if a.fight.mended(now) {
 		a.host.Log.Error("quaywall's rules are taken out again and again: mending waits before it goes on; end one of the two",

@@ -16,6 +16,7 @@ const (
 	Files                   // files of the policy
 	Links                   // interfaces and addresses
 	Docker                  // networks and published ports
+	Engine                  // Docker answers anew: it may have been started since
 
 	kinds = iota
 	All   = 1<<kinds - 1
@@ -27,7 +28,7 @@ func (h Hint) patience() (least, most time.Duration) {
 	case Own: // the host is open until it is mended
 		return 5 * time.Millisecond, 50 * time.Millisecond
 	case Tables:
-		return 20 * time.Millisecond, 200 * time.Millisecond
+		return 40 * time.Millisecond, time.Second
 	case Files:
 		return 200 * time.Millisecond, 2 * time.Second
 	}

@@ -8,6 +8,7 @@ import (
 	"quaywall/internal/apply"
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
+	"quaywall/internal/repair"
 	"quaywall/internal/store"
 	"quaywall/internal/watch/docker"
 )
@@ -23,6 +24,9 @@ type Host struct {
 	// Apply puts the policy of a target in force, for this inventory, in place of the record over.
 	Apply func(ctx context.Context, t Target, over string, inv *inventory.Inventory) (*apply.Result, error)
 	Mend  func(ctx context.Context) (*apply.Mended, error)
+
+	CheckDocker func(ctx context.Context, f repair.Facts, fresh bool) (repair.Report, error)
+	MendDocker  func(ctx context.Context, f repair.Facts) (repair.Report, error)
 
 	Notify   func(state string) // tells the service manager, as sd_notify(3) has it
 	Watchdog time.Duration      // how often the service manager wants to hear; 0 for never

@@ -15,6 +15,7 @@ import (
 	"quaywall/internal/guard"
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
+	"quaywall/internal/repair"
 	"quaywall/internal/store"
 	"quaywall/internal/watch"
 	"quaywall/internal/watch/changes"
@@ -28,6 +29,7 @@ type Places struct {
 	DockerHost string // "" for Docker's own rules
 	LockFile   string // of iptables-legacy
 	Files      *paths.Watcher
+	Repair     *repair.Repairer
 }
 
 // lockWait is how long another quaywall is waited for: longer than a person's apply takes.
@@ -50,8 +52,13 @@ func Local(p Places, log *slog.Logger) *Host {
 			links, answer, err := watch.List(ctx, p.DockerHost)
 			return Listing{Links: links, Docker: answer}, err
 		},
-		Apply:  p.apply,
-		Mend:   func(ctx context.Context) (*apply.Mended, error) { return p.Host.Mend(ctx, lockWait) },
+		Apply:       p.apply,
+		Mend:        func(ctx context.Context) (*apply.Mended, error) { return p.Host.Mend(ctx, lockWait) },
+		CheckDocker: p.Repair.Check,
+		MendDocker: func(ctx context.Context, f repair.Facts) (report repair.Report, err error) {
+			err = p.Host.Locked(ctx, lockWait, func() error { report, err = p.Repair.Mend(context.WithoutCancel(ctx), f); return err })
+			return report, err
+		},
 		Notify: func(string) {},
 		Log:    log,
 	}
@@ -142,7 +149,8 @@ func Sources(p Places) []Source {
 			return changes.Legacy(ctx, p.LockFile, func() { hint(Tables, "") })
 		}},
 		{"Docker", Docker, func(ctx context.Context, hint func(Hint, string)) error {
-			return docker.Watch(ctx, p.DockerHost, func() { hint(Docker, "") })
+			kind := Docker | Engine
+			return docker.Watch(ctx, p.DockerHost, func() { hint(kind, ""); kind = Docker })
 		}},
 		{"files", Files | Record, func(ctx context.Context, hint func(Hint, string)) error {
 			hint(Files|Record, "")

@@ -15,6 +15,7 @@ import (
 	"quaywall/internal/apply"
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
+	"quaywall/internal/repair"
 	"quaywall/internal/store"
 	"quaywall/internal/watch/docker"
 )
@@ -26,11 +27,14 @@ type world struct {
 	now      time.Time
 	record   InForce
 	file     string // what the policy file holds, which is its hash too; "bad" is a mistake
+	repair   policy.Repair
 	listing  Listing
-	hung     bool  // listing takes for ever
-	lists    int   // how often somebody listed
-	refuses  error // what apply says
-	flushed  bool  // somebody took quaywall's rules out
+	hung     bool     // listing takes for ever
+	problems []string // what is wrong with Docker's rules
+	stays    bool     // and can't be mended
+	lists    int      // how often somebody listed
+	refuses  error    // what apply says
+	flushed  bool     // somebody took quaywall's rules out
 	did      []string
 	applied  []*inventory.Inventory
 	notified []string
@@ -50,7 +54,15 @@ func newWorld(t *testing.T) *world {
 		Apply: func(_ context.Context, to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
 			return w.apply(to, over, inv)
 		},
-		Mend:     func(context.Context) (*apply.Mended, error) { return w.mended() },
+		Mend: func(context.Context) (*apply.Mended, error) { return w.mended() },
+		CheckDocker: func(context.Context, repair.Facts, bool) (repair.Report, error) {
+			return repair.Report{Problems: w.problems, Mendable: !w.stays}, nil
+		},
+		MendDocker: func(context.Context, repair.Facts) (repair.Report, error) {
+			w.did = append(w.did, "mend Docker's")
+			w.problems = nil
+			return repair.Report{Mended: 7}, nil
+		},
 		Notify:   func(s string) { w.notified = append(w.notified, s) },
 		Watchdog: 30 * time.Second,
 		Log:      slog.New(slog.NewTextHandler(&w.log, nil)),
@@ -80,7 +92,7 @@ func (w *world) load() Loaded {
 	if w.file == "bad" {
 		return Loaded{Err: errors.New("policy.yaml:3:5: a rule has no verb")}
 	}
-	return Loaded{Policy: &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file}}
+	return Loaded{Policy: &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file, Repair: w.repair}}
 }
 
 func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
@@ -121,7 +133,7 @@ func (w *world) pass(d time.Duration) {
 	for range 10_000 {
 		w.work(w.t.Context())
 		if w.Agent.listing && !w.hung {
-			w.hear(<-w.listings)
+			w.hear(w.t.Context(), <-w.listings)
 			continue
 		}
 		next := w.next()

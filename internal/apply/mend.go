@@ -76,5 +76,10 @@ func (c *change) putRecordBack(ctx context.Context, b kernel.Backend) error {
 	return nil
 }
 
+// Locked runs f while no other quaywall changes this host.
+func (h *Host) Locked(ctx context.Context, wait time.Duration, f func() error) error {
+	return h.locked(ctx, wait, func(*change) error { return f() })
+}
+
 // Privileged tells whether this process may change rules at all; the error says what it needs.
 func Privileged() error { return checkPrivilege() }

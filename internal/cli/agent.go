@@ -13,13 +13,15 @@ import (
 	"quaywall/internal/agent"
 	"quaywall/internal/apply"
 	"quaywall/internal/lock"
+	"quaywall/internal/repair"
 	"quaywall/internal/watch/changes"
 	"quaywall/internal/watch/paths"
 )
 
 const agentLong = `Stays, and keeps the policy in force. It follows interfaces, addresses and Docker's networks, takes up a policy or a set
-file that was changed, and puts quaywall's rules back when somebody else changes them. What happens is logged, a line
-each, to standard error, with --json to standard output.
+file that was changed, and puts quaywall's rules back when somebody else changes them. Docker's own rules it puts back as
+well, unless the policy says otherwise (docker-repair). What happens is logged, a line each, to standard error, with
+--json to standard output.
 
 Where a policy is in force already the agent keeps that one, else it puts the policy in force. What "quaywall stop" took
 out, or what was taken back or rolled back, stays so until somebody applies a policy or changes its file. A policy with
@@ -56,7 +58,8 @@ func (a *app) agent(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, only.Close())
 	}
-	p := agent.Places{Host: a.host(), DockerHost: a.opts.dockerHost, LockFile: a.xtablesLock(), Files: watcher}
+	h := a.host()
+	p := agent.Places{Host: h, DockerHost: a.opts.dockerHost, LockFile: a.xtablesLock(), Files: watcher, Repair: repair.Local(h.Store, h.Boot)}
 	host := agent.Local(p, a.logger())
 	host.Notify = notify
 	if every, err := daemon.SdWatchdogEnabled(false); err == nil {

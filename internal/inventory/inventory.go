@@ -45,6 +45,8 @@ type Network struct {
 	Bridge   string // name of the bridge interface
 	Subnets  []netip.Prefix
 	Internal bool
+	// NoMasquerade is the option that lets containers keep their own addresses on the way out.
+	NoMasquerade bool
 	// Gateway modes of IPv4 and IPv6 (Docker 27.0 and newer): "nat", "nat-unprotected", "routed", "isolated"; "" is nat.
 	Mode4, Mode6 string
 }

@@ -142,8 +142,7 @@ func (b *Backend) restore(ctx context.Context, now *state, want map[ruleset.Fami
 			continue
 		}
 		if payload := want[f].Payload(now.present(f)); len(payload) > 0 {
-			wait := fmt.Sprint(max(1, int(b.wait/time.Second)))
-			calls = append(calls, call{program(f, "restore"), payload, []string{"--noflush", "--wait", wait}})
+			calls = append(calls, b.restoring(f, payload))
 		}
 	}
 	if b.variant == NFT {

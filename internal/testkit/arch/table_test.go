@@ -51,9 +51,10 @@ var layers = map[string]layer{
 	"internal/watch":              effects,
 	"internal/watch/":             effects,
 
-	"internal/guard": steering,
-	"internal/apply": steering,
-	"internal/agent": steering,
+	"internal/guard":  steering,
+	"internal/apply":  steering,
+	"internal/agent":  steering,
+	"internal/repair": steering,
 
 	"internal/cli":    edge,
 	"internal/docgen": edge,

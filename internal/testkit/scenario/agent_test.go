@@ -177,4 +177,12 @@ func TestAgentAndDocker(t *testing.T) {
 	if !w.mended() {
 		t.Errorf("the policy is not in force:\n%s", a.Log())
 	}
+	if err := w.host.StartEngine(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.until("Docker is back", func() bool { return strings.Count(a.Log(), "Docker answers") == 2 })
+	time.Sleep(4 * time.Second)
+	if strings.Contains(a.Log(), "Docker's rules") {
+		t.Errorf("what Docker writes itself was not left to it:\n%s", a.Log())
+	}
 }

@@ -29,6 +29,7 @@ type Answer struct {
 	Networks  []inventory.Network
 	Published []inventory.Published
 	Unseen    []inventory.Unseen
+	Addrs     map[string][]netip.Addr // of each running container by its name, sorted
 }
 
 // List asks the engine at host, "" for Docker's own rules, and takes two seconds at most.
@@ -66,6 +67,7 @@ func list(ctx context.Context, at Endpoint) (Answer, error) {
 	return Answer{
 		Docker:   inventory.Docker{Reachable: true, Version: e.version},
 		Networks: bridgeNetworks(networks), Published: published(containers), Unseen: unseenNetworks(networks),
+		Addrs: addresses(containers),
 	}, nil
 }
 
@@ -84,6 +86,7 @@ const (
 	optBridge = "com.docker.network.bridge.name"
 	optMode4  = "com.docker.network.bridge.gateway_mode_ipv4"
 	optMode6  = "com.docker.network.bridge.gateway_mode_ipv6"
+	optMasq   = "com.docker.network.bridge.enable_ip_masquerade"
 )
 
 func bridgeNetworks(networks []network) []inventory.Network {
@@ -94,7 +97,7 @@ func bridgeNetworks(networks []network) []inventory.Network {
 		}
 		all = append(all, inventory.Network{
 			Name: n.Name, ID: n.ID, Bridge: n.bridge(), Subnets: n.subnets(), Internal: n.Internal,
-			Mode4: n.Options[optMode4], Mode6: n.Options[optMode6],
+			NoMasquerade: n.Options[optMasq] == "false", Mode4: n.Options[optMode4], Mode6: n.Options[optMode6],
 		})
 	}
 	slices.SortFunc(all, func(a, b inventory.Network) int {
@@ -143,7 +146,24 @@ type container struct {
 		PrivatePort, PublicPort uint16
 		Type                    string
 	}
-	NetworkSettings struct{ Networks map[string]struct{} }
+	NetworkSettings struct {
+		Networks map[string]struct{ IPAddress, GlobalIPv6Address string } // "" where there is none
+	}
+}
+
+func addresses(containers []container) map[string][]netip.Addr {
+	all := map[string][]netip.Addr{}
+	for _, c := range containers {
+		for _, n := range c.NetworkSettings.Networks {
+			for _, text := range []string{n.IPAddress, n.GlobalIPv6Address} {
+				if a, err := netip.ParseAddr(text); err == nil {
+					all[c.name()] = append(all[c.name()], a)
+				}
+			}
+		}
+		slices.SortFunc(all[c.name()], netip.Addr.Compare)
+	}
+	return all
 }
 
 var protocols = map[string]uint8{"tcp": policy.TCP, "udp": policy.UDP, "sctp": policy.SCTP}

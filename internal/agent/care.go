@@ -1,0 +1,140 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"quaywall/internal/policy"
+	"quaywall/internal/repair"
+)
+
+// How long Docker is given to write its rules itself.
+const (
+	settles  = 2 * time.Second        // after it was started, or found
+	quiet    = time.Second            // after the last of its events: a container that starts or stops takes its time
+	lasts    = 150 * time.Millisecond // that rules have to be missing
+	longLook = time.Minute            // between two looks at rules that can't be mended
+)
+
+// care is what is known of Docker's own rules.
+type care struct {
+	engineAt time.Time // when Docker was found last
+	eventAt  time.Time // when it was last heard of
+	baseline bool      // the rules were seen to be whole since Docker was found
+	suspect  string    // what is wrong with them
+	since    time.Time
+	lookAt   time.Time // when to look again; zero for when something is heard
+	fight    fight
+}
+
+// heard notes when Docker does something.
+func (c *care) heard(h Hint, now time.Time) {
+	if h&Docker != 0 {
+		c.eventAt = now
+	}
+	if h&Engine != 0 {
+		c.engineAt, c.baseline, c.suspect = now, false, ""
+	}
+}
+
+// factsOf is what Docker's rules depend on, of networks that are here.
+func factsOf(l Listing) repair.Facts {
+	networks, published := l.Docker.In(l.Links)
+	return repair.Facts{Networks: networks, Published: published, Addrs: l.Docker.Addrs}
+}
+
+// careForDocker looks whether Docker's rules are what they have to be. What is missing for a while, and not since Docker
+// is just at work, is mended.
+func (a *Agent) careForDocker(ctx context.Context, f repair.Facts) {
+	now, c := a.host.Now(), &a.care
+	if a.repairMode() == policy.RepairOff {
+		return
+	}
+	if wait := c.engineAt.Add(settles); now.Before(wait) {
+		c.lookAt = wait
+		return
+	}
+	report, err := a.host.CheckDocker(ctx, f, !c.baseline)
+	if err != nil {
+		a.say("docker rules", slog.LevelWarn, "Docker's rules can't be looked at", "error", err)
+		return
+	}
+	if report.Unmanaged || len(report.Problems) == 0 {
+		c.baseline, c.suspect = true, ""
+		if a.unsay("docker rules") {
+			a.host.Log.Info("Docker's rules are whole again")
+		}
+		return
+	}
+	if wait := c.patience(report, now); now.Before(wait) {
+		c.lookAt = wait
+		return
+	}
+	a.mendDocker(ctx, f, report)
+}
+
+// repairMode is what the policy says; nothing is mended before a policy was read.
+func (a *Agent) repairMode() policy.Repair {
+	if a.policy.Policy == nil || a.inForce.Stopped {
+		return policy.RepairOff
+	}
+	return a.policy.Policy.Repair
+}
+
+// patience is until when Docker is given time.
+func (c *care) patience(r repair.Report, now time.Time) time.Time {
+	if text := r.Text(); text != c.suspect {
+		c.suspect, c.since = text, now
+	}
+	wait := c.since.Add(lasts)
+	if quietAt := c.eventAt.Add(quiet); quietAt.After(wait) {
+		wait = quietAt
+	}
+	return wait
+}
+
+// mendDocker mends, or tells where that is all the policy wants or all that can be done.
+func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Report) {
+	now, c := a.host.Now(), &a.care
+	switch {
+	case a.repairMode() == policy.RepairTell:
+		a.say("docker rules", slog.LevelWarn, "Docker's rules are not what they were: restart Docker, or let docker-repair mend them",
+			"problems", report.Text(), "by", a.changedBy())
+		return
+	case !report.Mendable:
+		a.say("docker rules", slog.LevelWarn, "Docker's rules don't agree with its networks and containers, and were not seen whole before: "+
+			"restart Docker", "problems", report.Text())
+		return
+	}
+	if wait := c.fight.mayMend(now); now.Before(wait) {
+		c.lookAt = wait
+		return
+	}
+	done, err := a.host.MendDocker(ctx, f)
+	longer := c.fight.mended(a.host.Now())
+	switch {
+	case err != nil:
+		a.say("docker rules", slog.LevelError, "mending Docker's rules failed: restart Docker", "problems", report.Text(), "error", err)
+		c.lookAt = a.host.Now().Add(longLook)
+		return
+	case len(done.Problems) > 0:
+		a.say("docker rules", slog.LevelError, "not all of Docker's rules could be mended: restart Docker", "problems", done.Text())
+	default:
+		a.unsay("docker rules")
+		c.suspect = ""
+		a.host.Log.Warn("somebody changed Docker's rules: they are back", "rules", done.Mended, "problems", report.Text(), "by", a.changedBy())
+	}
+	if longer {
+		a.host.Log.Error("Docker's rules are taken away again and again: mending waits before it goes on; end who does it",
+			"by", a.changedBy(), "wait", c.fight.rest)
+	}
+}
+
+// changedBy is who changed rules last.
+func (a *Agent) changedBy() string {
+	if a.by == "" {
+		return "unknown"
+	}
+	return a.by
+}

@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"quaywall/internal/policy"
+)
+
+// settled is a world in which Docker has been there for a while.
+func settled(t *testing.T) *world {
+	w := newWorld(t)
+	w.start()
+	w.tell(Docker|Engine, "")
+	w.pass(10 * time.Second)
+	w.did = nil
+	w.log.Reset()
+	return w
+}
+
+// TestDockersRules: what is missing for a moment and Docker is at rest, is mended within half a second, once.
+func TestDockersRules(t *testing.T) {
+	w := settled(t)
+	w.problems = []string{"nat DOCKER has no rule for port 8080/tcp of web"}
+	w.tell(Tables, "ufw (process 99)")
+	w.pass(100 * time.Millisecond)
+	w.expect("at once")
+	w.pass(300 * time.Millisecond)
+	w.expect("a moment later", "mend Docker's")
+	w.expectSaid(1, `by="ufw (process 99)"`)
+	w.hints(Tables)
+	w.expect("the events of the mending itself")
+}
+
+// TestDockerAtWork: a container starts, and its rules are not all there yet.
+func TestDockerAtWork(t *testing.T) {
+	w := settled(t)
+	w.problems = []string{"nat DOCKER has no rule for port 8080/tcp of web"}
+	for range 5 {
+		w.tell(Docker|Tables, "iptables (process 7)")
+		w.pass(500 * time.Millisecond)
+	}
+	w.problems = nil
+	w.pass(5 * time.Second)
+	w.expect("Docker wrote them itself")
+}
+
+// TestDockerStarts: a Docker that starts writes all of its rules.
+func TestDockerStarts(t *testing.T) {
+	w := settled(t)
+	answers := w.listing
+	w.listing = gone(w.listing)
+	w.problems = []string{"nat has no chain DOCKER"}
+	w.hints(Docker | Tables)
+	w.pass(time.Minute)
+	w.expect("Docker is gone")
+	w.listing = answers
+	w.tell(Engine|Docker, "")
+	w.pass(settles - 100*time.Millisecond)
+	w.expect("it has just started")
+	w.problems = nil
+	w.pass(time.Minute)
+	w.expect("it wrote them itself")
+	w.expectSaid(0, "Docker's rules")
+}
+
+func TestRepairModes(t *testing.T) {
+	for mode, said := range map[policy.Repair]int{policy.RepairTell: 1, policy.RepairOff: 0} {
+		w := newWorld(t)
+		w.repair = mode
+		w.start()
+		w.pass(10 * time.Second)
+		w.did = nil
+		w.problems = []string{"nat has no chain DOCKER"}
+		for range 5 {
+			w.hints(Tables)
+		}
+		w.expect(mode.String())
+		w.expectSaid(said, "are not what they were")
+		w.problems = nil
+		w.hints(Tables)
+		w.expectSaid(said, "whole again")
+	}
+}
+
+// TestNotMendable: without a snapshot it is told, once.
+func TestNotMendable(t *testing.T) {
+	w := settled(t)
+	w.problems, w.stays = []string{"nat has no chain DOCKER"}, true
+	for range 5 {
+		w.hints(Tables)
+	}
+	w.expect("no snapshot")
+	w.expectSaid(1, "were not seen whole before")
+}
+
+// TestStoppedRepairsNothing: who stopped quaywall wants nothing of it.
+func TestStoppedRepairsNothing(t *testing.T) {
+	w := settled(t)
+	w.record = InForce{Stopped: true}
+	w.hints(Record)
+	w.problems = []string{"nat has no chain DOCKER"}
+	w.hints(Tables)
+	w.expect("after a stop")
+}
+
+// TestDockersRulesFight: somebody takes them away in a loop.
+func TestDockersRulesFight(t *testing.T) {
+	w := settled(t)
+	for range 60 * 10 {
+		w.problems = []string{"nat has no chain DOCKER"}
+		w.tell(Tables, "badfirewall (process 5)")
+		w.pass(time.Second)
+	}
+	if n := len(w.did); n < 10 || n > 35 {
+		t.Errorf("mended %d times in ten minutes", n)
+	}
+	if n := len(w.care.fight.mends); n > boutMends+1 {
+		t.Errorf("remembers %d mends", n)
+	}
+}

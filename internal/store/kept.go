@@ -1,0 +1,41 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Keep writes a value by a name, in place of the one that was kept by it.
+func (s *Store) Keep(name string, v any) error {
+	path := s.keptPath(name)
+	temp := path + ".new"
+	err := os.MkdirAll(s.dir, 0o700)
+	if err == nil {
+		err = removed(temp) // of a run that was killed
+	}
+	if err == nil {
+		err = writeLines(temp, v)
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping %s: %w", name, errors.Join(err, removed(temp)))
+	}
+	return nil
+}
+
+// Kept reads the value that was kept by a name; false where there is none, or one that is damaged.
+func (s *Store) Kept(name string, into any) (bool, error) {
+	err := readLines(s.keptPath(name), into)
+	var damaged *DamagedError
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, &damaged) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (s *Store) keptPath(name string) string { return filepath.Join(s.dir, name+".json") }

@@ -219,6 +219,9 @@ func (l *leakLab) flushed() {
 	l.found = l.found.Foreign() // quaywall's ipsets are there still
 	l.apply(leakPolicy)
 	after := l.probe(leaks, true)
-	l.stop()
+	l.quaywall(0, "stop")
+	if diff := l.rules().WithoutEmpty().Diff(l.found); diff != "" {
+		l.Errorf("after stop something is left:\n%s", diff)
+	}
 	l.compare(l.engine, leaks, l.probe(leaks, false), after)
 }

@@ -74,20 +74,38 @@ func TestTrap16Unseen(t *testing.T) {
 	})
 }
 
-// TestTrap16SCTP: a rule for an SCTP port lets its associations in and no others, also on a kernel that has no SCTP of its
-// own, which then says so to whoever got through to it. Docker can publish such a port only where the kernel has it.
+// TestTrap16SCTP: a rule for an SCTP port lets its associations in and no others, to the host and to a container. A kernel
+// that has no SCTP of its own, as most, says so to whoever got through to it. Docker can't publish such a port there, and so
+// the rules are written as it would write them.
 func TestTrap16SCTP(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
-		w := bareHost(t, v)
-		w.apply(lines("version: 1", "inbound:", "  - allow: 5000/sctp"))
+		w := oneHost(t, v, lab.Engine{})
+		w.run(lab.Container{Name: "web"})
+		if _, err := w.host.Run(t.Context(), lab.Container{Name: "sctp", Publish: []string{"5003:80/sctp"}}); err != nil && !strings.Contains(err.Error(), "not supported") {
+			t.Errorf("a container with a published SCTP port: %v; want it to run, or a kernel that has no SCTP", err)
+		}
+		for _, port := range []string{"5000", "5001"} {
+			w.host.MustExec(t, "iptables", "-t", "nat", "-I", "DOCKER", "!", "-i", "docker0", "-p", "sctp", "--dport", port, "-j", "DNAT", "--to-destination", "172.17.0.2:80")
+		}
+		w.host.MustExec(t, "iptables", "-I", "DOCKER", "-d", "172.17.0.2/32", "!", "-i", "docker0", "-o", "docker0", "-p", "sctp", "--dport", "80", "-j", "ACCEPT")
+		w.mark()
 		client := crafter{w}
+		for _, port := range []uint16{5000, 5001} {
+			if !client.answered(t, client.way(lab.OutsideAddr4, lab.HostWAN4, port).SCTP()) {
+				t.Errorf("with nothing in force, an association to port %d was not answered: nothing is proved", port)
+			}
+		}
+		w.apply(lines("version: 1", "inbound:", "  - allow: 5000/sctp"))
 		for src, dst := range map[string]string{lab.OutsideAddr4: lab.HostWAN4, lab.OutsideAddr6: lab.HostWAN6} {
 			for port, want := range map[uint16]bool{5000: true, 5001: false} {
-				if got := client.answered(t, client.way(src, dst, port).SCTP()); got != want {
+				way := client.way(src, dst, port)
+				way.Src = netip.AddrPortFrom(way.Src.Addr(), way.Src.Port()+1) // no association that is known already
+				if got := client.answered(t, way.SCTP()); got != want {
 					t.Errorf("an association from %s to port %d was answered: %v, want %v", src, port, got, want)
 				}
 			}
 		}
+		w.stop()
 	})
 }
 

@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench lint generate install uninstall clean
+.PHONY: help build up test demo bench judge matrix lint generate install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,10 @@ bench: ## measure quaywall beside what it is compared with, into dist/bench.md a
 judge: ## 10,000 random policies: the evaluator, nftables and both variants of iptables must agree on every packet (root)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
 	scripts/go test -exec '$(CURDIR)/scripts/isolated' ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
+
+matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
+	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux
+	engines=$$(scripts/engines) && scripts/go run ./internal/testkit/cmd/matrix $$engines
 
 lint: ## check form, suspicious code and generated files
 	@scripts/lint

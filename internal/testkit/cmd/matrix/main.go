@@ -5,8 +5,8 @@
 //
 // With QUAYWALL_ENGINE29=DIR, or the path of its dockerd, that engine is tried with both of its backends too.
 //
-// Be aware: it runs for half an hour, on two processors longer. What a test does not exist for is told as such in the table;
-// a test that was skipped counts as failed.
+// Be aware: it runs for half an hour. What a test does not exist for is told as such in the table; a test that was skipped
+// counts as failed. A page holds what one run measured, so a run with -run has to write elsewhere.
 package main
 
 import (

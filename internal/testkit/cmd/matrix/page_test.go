@@ -34,7 +34,7 @@ func TestPage(t *testing.T) {
 		leak("2", "proxy=true", "true", "false"), leak("2", "proxy=false", "false", "false"),
 		leak("3", "proxy=true", "true", "true"), leak("3", "proxy=false", "true", "false"),
 		life("quiet", "true", "false"), life("flush", "false", "true"), life("silent flush", "false", "false"),
-		event{Action: "pass", Test: "TestS1/nft"}, event{Action: "fail", Test: "TestS2/nft"}, event{Action: "skip", Test: "TestS7/nft"},
+		event{Action: "pass", Test: "TestS1/nft"}, event{Action: "fail", Test: "TestS2/nft"}, event{Action: "skip", Test: "TestS7/nft"}, event{Action: "pass", Test: "TestS3/iptables-legacy"},
 		event{Action: "pass", Test: "TestLeaks/nft/proxy=true"}, event{Action: "pass", Test: "TestS1"})
 	r := result{engine: engine{version: "26.1.5"}, passed: map[[2]string]bool{}}
 	if err := r.read(strings.NewReader(text)); err != nil {
@@ -45,7 +45,7 @@ func TestPage(t *testing.T) {
 	}
 	page := page([]result{r, {engine: engine{version: "29.0.0", backend: "nftables"}}})
 	for _, want := range []string{
-		"| 26.1.5 | iptables-nft | nftables | ok | FAILED | not yet | not yet | FAILED | not yet | not yet |\n",
+		"| 26.1.5 | iptables-nft | nftables | ok | FAILED | – | not yet | FAILED | not yet | not yet |\n",
 		"| 2 | way 2 | open with docker-proxy → closed | – |\n| 3 | way 3 | open → open with docker-proxy | – |\n| 10 | way 10 | open → closed | – |\n",
 		"| what happens | 26.1.5 | 29.0.0 (nftables) |\n|---|---|---|\n| quiet | goes on; closed | – |\n" +
 			"| flush | goes on; told, closed by apply | – |\n| silent flush | OPEN | – |\n",

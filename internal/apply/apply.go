@@ -23,6 +23,7 @@ type Result struct {
 	Changed    bool                 `json:"changed"` // false: the kernel held just this already
 	Difference Difference           `json:"difference"`
 	Replaced   []string             `json:"replaced,omitempty"` // other backends whose rules were taken out
+	Ended      *Ended               `json:"ended,omitempty"`    // live connections that the policy denies; nil where they were not looked at
 	PickUp     time.Time            `json:"pick_up,omitzero"`
 	Docker     inventory.Docker     `json:"docker"`
 	Pending    *PendingStatus       `json:"pending,omitempty"`
@@ -99,6 +100,9 @@ func (c *change) apply(ctx context.Context) error {
 		return fmt.Errorf("interrupted: %w", err)
 	}
 	if c.unchanged() {
+		if len(c.denied.flows) > 0 {
+			c.endDenied(context.WithoutCancel(ctx))
+		}
 		return c.keep()
 	}
 	return c.enforce(context.WithoutCancel(ctx))
@@ -122,7 +126,7 @@ func (c *change) refuse() error {
 func (c *change) keep() error {
 	r := c.newRecord()
 	known := c.record != nil && c.record.Hash == r.Hash && c.record.File == r.File && c.record.Backend == r.Backend &&
-		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp)
+		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut
 	extend := c.opts.Confirm > 0 && c.state.Pending != nil
 	if c.opts.Confirm > 0 && !extend {
 		c.note("nothing changed, so there is nothing to confirm")
@@ -148,7 +152,7 @@ func (c *change) keep() error {
 func (c *change) newRecord() store.Record {
 	return store.Record{
 		When: c.host.Now(), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
-		PickUp: c.pickUp, Listing: *c.expected, Sources: c.sources,
+		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
 	}
 }
 
@@ -173,11 +177,33 @@ func (c *change) enforce(ctx context.Context) error {
 		return errors.Join(err, c.disarm(before, next))
 	}
 	strays := c.step("switch", func() error { return c.removeStrays(ctx) })
+	recorded := c.cut.ID
+	_ = c.step("cut", func() error { c.endDenied(ctx); return nil })
+	if c.cut.ID != recorded {
+		id, next = c.recordAgain(id, next)
+	}
 	err = c.step("finish", func() error { c.state = c.state.InForce(id); return next.Commit() })
 	if err = errors.Join(strays, err); err != nil {
 		return &FailedError{Doing: "finishing", Err: err, Left: "the policy is in force", Next: "see quaywall status, and apply again"}
 	}
 	return nil
+}
+
+// recordAgain keeps a record of what was put in force in the place of one that is out of date. Where that fails the old one
+// stays: the rules differ from it in the connections that were cut.
+func (c *change) recordAgain(id string, next *store.Change) (string, *store.Change) {
+	newer, err := c.host.Store.Save(c.newRecord(), c.rules)
+	if err != nil {
+		c.note("what is in force differs from what is recorded: %v", err)
+		return id, next
+	}
+	again, err := c.host.Store.Prepare(c.state.InForce(newer))
+	if err != nil {
+		c.note("what is in force differs from what is recorded: %v", err)
+		return id, next
+	}
+	c.host.Store.Drop(id)
+	return newer, again
 }
 
 // commit puts the rules into the kernel and looks whether they are there.
@@ -272,7 +298,7 @@ func (c *change) removeStrays(ctx context.Context) error {
 func (c *change) result() *Result {
 	r := &Result{
 		File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(), Why: c.why, Changed: !c.unchanged(),
-		Difference: c.difference(), PickUp: c.pickUp, Docker: c.inv.Docker, Pending: c.host.pendingStatus(c.state),
+		Difference: c.difference(), Ended: c.ended(), PickUp: c.pickUp, Docker: c.inv.Docker, Pending: c.host.pendingStatus(c.state),
 		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources, Policy: c.policy, Inventory: c.inv,
 	}
 	for _, stray := range c.strays() {

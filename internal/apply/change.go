@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,7 +59,8 @@ type change struct {
 
 	policy   *policy.Policy
 	sources  policy.Sources
-	warnings diag.List
+	loaded   diag.List // warnings about the policy alone
+	warnings diag.List // these, and those about the policy on this host
 	inv      *inventory.Inventory
 	chosen   reading   // what the backend of this change holds now
 	others   []reading // what all others hold
@@ -67,6 +69,8 @@ type change struct {
 	rules    *ruleset.Ruleset
 	expected *kernel.Listing // what reading gives once the rules are in force
 	pickUp   time.Time       // since when untracked flows of containers may go on; zero where they may not
+	cut      compile.Cut     // live connections that must not come back
+	denied   denied
 
 	found   guard.Found
 	blind   error // why the ways in are not known
@@ -107,11 +111,13 @@ func (c *change) prepare(ctx context.Context) error {
 		return fmt.Errorf("reading what %s holds: %w", c.chosen.backend.Name(), c.chosen.err)
 	}
 	var group errgroup.Group
-	var planned error
-	group.Go(func() error { planned = c.ns.run(func() error { return c.plan(ctx) }); return nil })
 	group.Go(func() error { return c.ns.run(c.look) })
-	_ = group.Wait()
-	return planned
+	group.Go(func() error {
+		return c.ns.run(func() error { return c.step("connections", func() error { c.findDenied(); return nil }) })
+	})
+	_ = group.Wait() // what they can't tell is no reason to stop
+	c.spare()
+	return c.ns.apart(func() error { return c.plan(ctx) })
 }
 
 // load reads the policy, what is on this host, and what is in force, all at a time.
@@ -142,8 +148,9 @@ func (c *change) loadPolicy() error {
 			return nil
 		}
 	}
-	c.policy, c.sources, c.warnings = policy.Load(files.Host{}, c.opts.Policy)
-	return c.invalid(c.warnings)
+	c.policy, c.sources, c.loaded = policy.Load(files.Host{}, c.opts.Policy)
+	c.warnings = c.loaded
+	return c.invalid(c.loaded)
 }
 
 func (c *change) invalid(list diag.List) error {
@@ -173,32 +180,49 @@ func (c *change) look() error {
 	return nil
 }
 
-// plan compiles and tries. Where the time for old flows is over there are two ways to go on: as before, if nothing else
-// changes, or without.
+// plan compiles and tries. What earlier applies left in the rules (a time for old flows, connections that were cut) stays
+// as it is if nothing else changes; else it is made anew.
 func (c *change) plan(ctx context.Context) error {
-	for _, since := range pickUps(c.host, c.record, c.inForce()) {
-		c.pickUp = since
-		err := c.step("compile", c.compile)
-		if err == nil {
-			err = c.step("preflight", func() error { return c.preflight(ctx) })
-		}
-		if err != nil {
+	asIs, fresh := c.cutOptions(ctx)
+	since := pickUps(c.host, c.record, c.inForce())
+	if asIs.ID != "" {
+		if done, err := c.try(ctx, since[0], asIs); done || err != nil {
 			return err
 		}
-		if c.unchanged() {
-			break
+	}
+	for _, t := range since {
+		if done, err := c.try(ctx, t, fresh); done || err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// try compiles and has the kernel try the rules; it is done where they are what is in force. What a kernel may lack for
+// cutting connections is no reason to stay without the policy.
+func (c *change) try(ctx context.Context, pickUp time.Time, cut compile.Cut) (done bool, err error) {
+	c.pickUp, c.cut = pickUp, cut
+	err = c.step("compile", c.compile)
+	if err == nil {
+		err = c.step("preflight", func() error { return c.preflight(ctx) })
+	}
+	if err == nil || cut.ID == "" {
+		return err == nil && c.unchanged(), err
+	}
+	if _, without := c.try(ctx, pickUp, compile.Cut{}); without != nil {
+		return false, err
+	}
+	c.note("connections that are ended may come back, since this kernel can't keep them from it: %v", err)
+	return true, nil
+}
+
 func (c *change) compile() error {
-	rules, list := compile.Compile(c.policy, c.inv, compile.Options{PickUp: !c.pickUp.IsZero(), LogGroup: LogGroup})
+	rules, list := compile.Compile(c.policy, c.inv, compile.Options{PickUp: !c.pickUp.IsZero(), LogGroup: LogGroup, Cut: c.cut})
 	if err := c.invalid(list); err != nil {
 		return err
 	}
 	c.rules = rules
-	c.warnings = append(c.warnings, list...)
+	c.warnings = slices.Concat(c.loaded, list)
 	c.warnings.Sort()
 	return nil
 }

@@ -29,6 +29,7 @@ type fakeBackend struct {
 	after func(op string)  // told after each operation that succeeded
 	bend  func(*kernel.Listing)
 	log   []string // operations that changed the kernel
+	flows []ruleset.Flow
 }
 
 func newFake(name string) *fakeBackend { return &fakeBackend{name: name, fail: map[string]error{}} }
@@ -67,9 +68,21 @@ func (f *fakeBackend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
 	if err := errors.Join(ctx.Err(), f.fail["commit"]); err != nil {
 		return err
 	}
-	f.held = listing(rs)
+	f.held, f.flows = listing(rs), nil
+	for _, s := range rs.Tables[0].Sets {
+		f.flows = append(f.flows, s.Flows...)
+	}
 	f.log = append(f.log, "commit")
 	return f.done("commit")
+}
+
+func (f *fakeBackend) Flows(context.Context) ([]ruleset.Flow, error) { return f.flows, f.fail["flows"] }
+
+func (f *fakeBackend) AddFlows(_ context.Context, sets []ruleset.Set) error {
+	for _, s := range sets {
+		f.flows = append(f.flows, s.Flows...)
+	}
+	return f.fail["flows"]
 }
 
 func (f *fakeBackend) Remove(context.Context) error {

@@ -9,8 +9,8 @@ import (
 
 // Trap 38: on a host where nothing used conntrack, live flows survive the first apply.
 
-// livePolicy allows nothing but SSH in: what lives on does so because it ran before.
-const livePolicy = "version: 1\ninbound:\n  - allow: ssh\n"
+// livePolicy allows nothing but SSH in: what lives on does so because it ran before, and since the policy says so.
+const livePolicy = "version: 1\nestablished: keep\ninbound:\n  - allow: ssh\n"
 
 // liveFlows opens a flow of each kind.
 func liveFlows(t *testing.T, s street) []*flow {
@@ -70,5 +70,45 @@ func TestLiveFlowsSurviveTheFirstApply(t *testing.T) {
 				checks.Wait()
 			})
 		}
+	})
+}
+
+// With "recheck" those that the policy denies end, though nothing tracked them; those that it allows and those that the host
+// or a container dialled itself live on.
+func TestFirstApplyEndsWhatIsDenied(t *testing.T) {
+	t.Parallel()
+	onEachBackend(t, func(t *testing.T, backend string) {
+		s := newStreet(t)
+		var doomed, blessed []*stream
+		for _, v6 := range []bool{false, true} {
+			in, out := s.host.addr(v6), net.JoinHostPort(s.client.addr(v6), "9000")
+			for _, port := range []string{"22", "7001"} {
+				serve(t, s.host, "tcp", net.JoinHostPort(in, port))
+			}
+			serve(t, s.client, "tcp", out)
+			doomed = append(doomed, tuneIn(t, s.client, "tcp", net.JoinHostPort(in, "7001")))
+			blessed = append(blessed, tuneIn(t, s.client, "tcp", net.JoinHostPort(in, "22")), tuneIn(t, s.host, "tcp", out),
+				tuneIn(t, s.container, "tcp", out))
+		}
+		s.host.Do(t, func() {
+			h := local(t, t.TempDir())
+			const text = "version: 1\ninbound:\n  - allow: ssh\n"
+			if r := applyText(t, h, backend, text); r.Ended.Connections != len(doomed) || len(r.Notices) > 0 {
+				t.Errorf("%+v, want %d; %q", r.Ended, len(doomed), r.Notices)
+			}
+			if r := applyText(t, h, backend, text); r.Ended.Connections != 0 || r.Changed {
+				t.Errorf("the second time: %+v, changed %v:\n%v", r.Ended, r.Changed, r.Difference)
+			}
+		})
+		together(doomed, func(f *stream) {
+			if !f.ended() || f.flows() {
+				t.Errorf("%s goes on", f.name)
+			}
+		})
+		together(blessed, func(f *stream) {
+			if !f.flows() {
+				t.Errorf("%s was cut: %v", f.name, f.readErr.Load())
+			}
+		})
 	})
 }

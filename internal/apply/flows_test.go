@@ -29,7 +29,7 @@ func (n node) addr(v6 bool) string {
 // street is a host with a client on a link, and a container behind a bridge of the host, all routed.
 type street struct{ host, client, container node }
 
-func newStreet(t *testing.T) street {
+func newStreet(t testing.TB) street {
 	t.Helper()
 	s := street{
 		host:      node{netns.New(t), "203.0.113.1", "2001:db8:1::1"},

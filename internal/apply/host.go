@@ -32,6 +32,7 @@ type Host struct {
 	WaysIn    func(*inventory.Inventory) (guard.Found, error)
 	Variant   func(context.Context) (name, why string)  // the backend of the variant of iptables that this host uses
 	Adopt     func() error                              // tells connection tracking of flows that run already
+	Running   Connections                               // the connections that run
 	Scratch   func(func() error) error                  // runs a function in a scratch network namespace
 	Watchdog  func(pending string) (pid int, err error) // starts the process that takes a pending change back
 	Alive     func(pid int, pending string) bool        // tells whether that process is there
@@ -58,6 +59,7 @@ func Local(c Config) *Host {
 		WaysIn:    guard.Find,
 		Variant:   variant,
 		Adopt:     adopt,
+		Running:   liveConnections{},
 		Scratch:   scratch.Run,
 		Watchdog:  func(pending string) (int, error) { return startWatchdog(c, pending) },
 		Alive:     isWatchdog,

@@ -39,6 +39,13 @@ func (n *namespace) close() {
 	}
 }
 
+// apart is run on a goroutine of its own.
+func (n *namespace) apart(f func() error) error {
+	done := make(chan error)
+	go func() { done <- n.run(f) }()
+	return <-done
+}
+
 // run runs f in the namespace. It must be all that its goroutine does: a thread that had to be moved ends with it.
 func (n *namespace) run(f func() error) error {
 	if n == nil {

@@ -23,6 +23,7 @@ type Plan struct {
 	Rules      []string             `json:"rules"`              // all that would be in force, in the backend's words
 	Cuts       []guard.Cut          `json:"-"`                  // ways in that Apply would refuse to cut
 	Blind      string               `json:"blind,omitempty"`    // why the ways in are not known; Apply would refuse
+	Ends       *Ended               `json:"ends,omitempty"`     // live connections that the policy would end; nil where they were not looked at
 	PickUp     time.Time            `json:"pick_up,omitzero"`
 	Docker     inventory.Docker     `json:"docker"`
 	Warnings   diag.List            `json:"warnings,omitempty"`
@@ -52,7 +53,7 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 	r := c.result()
 	p := &Plan{
 		File: r.File, Hash: r.Hash, Backend: r.Backend, Why: r.Why, Changed: r.Changed, Difference: r.Difference,
-		Replaces: r.Replaced, Rules: c.expected.Rules, Cuts: c.cuts, PickUp: r.PickUp, Docker: r.Docker,
+		Replaces: r.Replaced, Rules: c.expected.Rules, Cuts: c.cuts, Ends: r.Ended, PickUp: r.PickUp, Docker: r.Docker,
 		Warnings: r.Warnings, Notices: r.Notices, Steps: r.Steps, Sources: r.Sources, Policy: r.Policy, Inventory: r.Inventory,
 	}
 	if c.blind != nil {

@@ -25,7 +25,7 @@ func realBackends(t *testing.T) []string {
 
 // local is this program's own host: real backends, real namespaces. The guard sees nothing, for the test program holds
 // all ends of all connections.
-func local(t *testing.T, dir string) *apply.Host {
+func local(t testing.TB, dir string) *apply.Host {
 	t.Helper()
 	h := apply.Local(apply.Config{
 		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), DockerHost: "unix://" + dir + "/none.sock",
@@ -45,7 +45,7 @@ func onEachBackend(t *testing.T, f func(t *testing.T, backend string)) {
 }
 
 // applyText puts a policy in force in the namespace of the calling thread.
-func applyText(t *testing.T, h *apply.Host, backend, text string) *apply.Result {
+func applyText(t testing.TB, h *apply.Host, backend, text string) *apply.Result {
 	t.Helper()
 	if err := netns.Guard(); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package apply_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -58,7 +59,7 @@ func (w wire) send(t *testing.T, data []byte) {
 	}
 }
 
-// listen serves TCP connections on a node: each is accepted and left open.
+// listen serves TCP connections on a node: each is accepted and left open until its client closes it.
 func listen(t *testing.T, n node, addr string) {
 	t.Helper()
 	n.Do(t, func() {
@@ -73,7 +74,10 @@ func listen(t *testing.T, n node, addr string) {
 				if err != nil {
 					return
 				}
-				t.Cleanup(func() { c.Close() })
+				go func() {
+					_, _ = io.Copy(io.Discard, c)
+					c.Close()
+				}()
 			}
 		}()
 	})

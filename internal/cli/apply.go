@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -15,7 +16,8 @@ import (
 	"quaywall/internal/policy"
 )
 
-const applyLong = `Puts the policy in force, in one step: no packet is judged by half a policy, and live connections that it allows go on.
+const applyLong = `Puts the policy in force, in one step: no packet is judged by half a policy. Live connections that it allows go on, those
+that it denies end and can't come back, unless it says "established: keep".
 Before anything changes the policy is checked, tried in a scratch network namespace, and asked whether it would cut the
 way by which you came in; if so, apply refuses. Afterwards the kernel is read and compared. Applying twice changes nothing.
 
@@ -111,7 +113,8 @@ func (a *app) notices(all []string) {
 
 func (a *app) showApplied(w io.Writer, s style, r *apply.Result, took time.Duration) {
 	table(w, facts(s, "policy", policyName(r.File, r.Hash)+": "+s.good("in force"), "backend", r.Backend+": "+r.Why,
-		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r), "time", a.timeLine(took, r.Steps)))
+		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r),
+		"connections", a.endedLine(r.Ended, "ended"), "time", a.timeLine(took, r.Steps)))
 }
 
 // timeLine is how long it took, with --verbose each step as well.
@@ -125,6 +128,26 @@ func (a *app) timeLine(took time.Duration, steps []apply.Step) string {
 		parts[i] = fmt.Sprintf("%s %v", step.Name, step.Took.Round(100*time.Microsecond))
 	}
 	return line + " (" + strings.Join(parts, ", ") + ")"
+}
+
+// endedLine sums up what became, or would become, of live connections; with --verbose by the policy's lines. "" where the
+// policy denies none.
+func (a *app) endedLine(e *apply.Ended, ended string) string {
+	if e == nil || e.Connections == 0 && e.Uncertain == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d %s", e.Connections, ended)
+	if a.opts.verbose && e.Connections > 0 {
+		parts := make([]string, len(e.Lines))
+		for i, l := range e.Lines {
+			parts[i] = fmt.Sprintf("%s %d", cmp.Or(l.Line, "what always holds"), l.Connections)
+		}
+		text += " (" + strings.Join(parts, ", ") + ")"
+	}
+	if e.Uncertain > 0 {
+		text += fmt.Sprintf(", %d left alone that may be denied: it can't be told how they began", e.Uncertain)
+	}
+	return text
 }
 
 // changeLine sums up what changed.

@@ -12,8 +12,8 @@ import (
 	"quaywall/internal/apply"
 )
 
-const planLong = `Shows what apply would change: the rules and sets that would come and go, what could be reached then, and whether apply
-would refuse. Nothing is changed. With --exit-code the status is 4 where something would change.`
+const planLong = `Shows what apply would change: the rules and sets that would come and go, how many live connections would end, what
+could be reached then, and whether apply would refuse. Nothing is changed. With --exit-code the status is 4 where something would change.`
 
 // PlanAnswer is what "plan --json" and "apply --dry-run --json" say.
 type PlanAnswer struct {
@@ -73,7 +73,8 @@ func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
 		change += ": nothing is in force now (--verbose lists them)"
 	}
 	table(w, facts(s, "policy", policyName(p.File, p.Hash), "backend", p.Backend+": "+p.Why,
-		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change))
+		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change,
+		"connections", a.endedLine(p.Ends, "would end")))
 	if !first || a.opts.verbose {
 		writeDifference(w, s, p.Difference)
 	}

@@ -11,6 +11,7 @@ import (
 type Options struct {
 	PickUp   bool   // let TCP connections of containers go on that ran before the first apply, untracked (design trap 38)
 	LogGroup uint16 // NFLOG group for denied packets and rules with log
+	Cut      Cut    // live connections that the policy ends
 }
 
 // TableName is the name of the table.

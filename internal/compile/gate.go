@@ -17,6 +17,7 @@ func (c *compiler) gate() {
 	add(ch, passes("loopback", ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}}))
 	c.trusted(ch, ruleset.In)
 	add(ch, established())
+	c.cut(ch)
 	c.fromContainers(ch)
 	c.shortCut(ch)
 	add(ch, alwaysPasses()...)

@@ -9,13 +9,16 @@ import (
 // itself and to its containers isn't judged: docker-proxy lives on that.
 func (c *compiler) outbound() {
 	if !restricts(c.policy, policy.Outbound) {
+		c.cutOutbound()
 		return
 	}
 	ch := c.chain("outbound", &ruleset.Base{Hook: ruleset.Output, Priority: outboundPriority})
 	add(ch, passes("loopback", ruleset.IfaceMatch{Field: ruleset.Out, Names: []string{"lo"}}),
 		passes("to a container", c.bridgeMatch(ruleset.Out)))
 	c.trusted(ch, ruleset.Out)
-	add(ch, established(), passes("no bare SYN", midStream()...))
+	add(ch, established())
+	c.cut(ch)
+	add(ch, passes("no bare SYN", midStream()...))
 	add(ch, alwaysPasses()...)
 	add(ch, passes("DHCP requests", udpPorts(ruleset.IPv4, 68, 67)...),
 		passes("DHCPv6 requests", udpPorts(ruleset.IPv6, 546, 547)...),

@@ -466,7 +466,7 @@ func TestIsInbound(t *testing.T) {
 	listener := func(proto uint8, local string) sockets.Socket {
 		return sockets.Socket{Proto: proto, Local: netip.MustParseAddrPort(local), Listening: true}
 	}
-	f := finder{ports: portRange{32768, 60999}, socks: []sockets.Socket{
+	f := finder{ports: sockets.PortRange{First: 32768, Last: 60999}, socks: []sockets.Socket{
 		listener(protoTCP, "[::]:40000"), listener(protoTCP, "192.0.2.1:40001"), listener(protoUDP, "0.0.0.0:40002"),
 	}}
 	tests := []struct {

@@ -79,7 +79,7 @@ func Find(inv *inventory.Inventory) (Found, error) {
 		return Found{}, fmt.Errorf("finding the way in: %w", err)
 	}
 	chain, because := ancestors()
-	f := finder{locals: localsOf(inv), socks: socks, ports: ephemeralPorts()}
+	f := finder{locals: localsOf(inv), socks: socks, ports: sockets.EphemeralPorts()}
 	ways := f.heldBy(chain)
 	fromOutside := slices.ContainsFunc(ways, func(w Way) bool { return w.Kind == Session })
 	if because == "" && !fromOutside {
@@ -100,7 +100,7 @@ func compare(a, b Way) int {
 type finder struct {
 	locals map[netip.Addr][]string // this host's addresses, and the interfaces that have them
 	socks  []sockets.Socket
-	ports  portRange
+	ports  sockets.PortRange
 }
 
 // heldBy are the ways in through sockets that these processes hold. A socket that several hold is told once, with the
@@ -178,7 +178,7 @@ func (f finder) isInbound(s sockets.Socket) bool {
 			return true
 		}
 	}
-	return !f.ports.contains(s.Local.Port()) || f.ports.contains(s.Remote.Port())
+	return !f.ports.Contains(s.Local.Port()) || f.ports.Contains(s.Remote.Port())
 }
 
 // localsOf are the host's addresses, each with the interfaces that have it.

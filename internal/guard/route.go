@@ -1,9 +1,7 @@
 package guard
 
 import (
-	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -16,24 +14,6 @@ const (
 	protoTCP = unix.IPPROTO_TCP
 	protoUDP = unix.IPPROTO_UDP
 )
-
-// portRange is the ports that the kernel chooses from for sockets that don't name one.
-type portRange struct{ first, last uint16 }
-
-func (r portRange) contains(p uint16) bool { return r.first <= p && p <= r.last }
-
-// ephemeralPorts reads the range; the kernel's default where it can't be read.
-func ephemeralPorts() portRange {
-	r := portRange{32768, 60999}
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err == nil {
-		var got portRange
-		if _, err := fmt.Sscan(string(text), &got.first, &got.last); err == nil {
-			r = got
-		}
-	}
-	return r
-}
 
 // interfacesOf are the interfaces by which a connection's packets come in: where the socket isn't bound to one, the one
 // that routes lead to the peer by and the one that has the local address, which differ where ways there and back do.

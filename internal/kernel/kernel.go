@@ -34,6 +34,12 @@ type Backend interface {
 	// everybody else's rules alone. When it fails, what was in force still is.
 	Commit(ctx context.Context, rs *ruleset.Ruleset) error
 
+	// Flows lists what the sets of flows hold that are in force.
+	Flows(ctx context.Context) ([]ruleset.Flow, error)
+
+	// AddFlows adds to sets of flows that are in force, found by their names. What they hold already stays.
+	AddFlows(ctx context.Context, sets []ruleset.Set) error
+
 	// Remove takes everything of quaywall's out of the kernel, and nothing else. Nothing to remove is no error.
 	Remove(ctx context.Context) error
 }
@@ -46,7 +52,7 @@ var ErrLocked = errors.New("another program holds the lock")
 type Listing struct {
 	Present  bool
 	Rules    []string               // a line for each chain and rule in order, without counters; the jumps into quaywall's chains included
-	Sets     map[string]SetSummary  // by name; sets that fill themselves (limits) are left out
+	Sets     map[string]SetSummary  // by name; sets that change by themselves (limits, flows) are left out
 	Counters map[string]PacketCount // by the Line of the rules' and elements' Origin, summed up
 }
 

@@ -70,6 +70,9 @@ func (s *Set) elements() []string {
 	for _, p := range s.Pairs {
 		all = append(all, quoted(p.Iface)+" . "+strings.ReplaceAll(p.Subnet.String(), " ", ", "))
 	}
+	for _, f := range s.Flows {
+		all = append(all, fmt.Sprintf("%s . %s . %d . %s", packet.ProtoName(f.Proto), f.Server.Addr(), f.Server.Port(), f.Client))
+	}
 	return all
 }
 
@@ -197,6 +200,9 @@ func matchText(m Match, proto string) string {
 		return fmt.Sprintf("%s %s %s%s", m.Family, m.Field, unless(m.Not), among(m.Set, m.Addrs.Ranges(), netset.FormatRange))
 	case IfaceAddrMatch:
 		return fmt.Sprintf("iifname . %s %s %s@%s", m.Family, m.Field, unless(m.Not), m.Set)
+	case FlowMatch:
+		ends := map[Field]string{Src: "%[1]s saddr . th sport . %[1]s daddr", Dst: "%[1]s daddr . th dport . %[1]s saddr"}[m.Field]
+		return fmt.Sprintf("meta l4proto . "+ends+" @%s", m.Family, m.Set)
 	case ProtoMatch:
 		return fmt.Sprintf("meta l4proto %s%s", unless(m.Not), packet.ProtoName(m.Proto))
 	case PortMatch:

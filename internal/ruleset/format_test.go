@@ -25,6 +25,8 @@ func TestRuleString(t *testing.T) {
 		{AddrMatch{Field: Src, Family: IPv4, Addrs: netset.MustParse("192.0.2.1 198.51.100.0/24"), Not: true}, "ip saddr != { 192.0.2.1, 198.51.100.0/24 } drop"},
 		{AddrMatch{Field: Dst, Family: IPv6, Set: "office-6"}, "ip6 daddr @office-6 drop"},
 		{IfaceAddrMatch{Field: Dst, Family: IPv4, Set: "networks4"}, "iifname . ip daddr @networks4 drop"},
+		{FlowMatch{Dst, IPv4, "cut4"}, "meta l4proto . ip daddr . th dport . ip saddr @cut4 drop"},
+		{FlowMatch{Src, IPv6, "cut6"}, "meta l4proto . ip6 saddr . th sport . ip6 daddr @cut6 drop"},
 		{ProtoMatch{Proto: 50}, "meta l4proto esp drop"},
 		{ProtoMatch{Proto: 6, Not: true}, "meta l4proto != tcp drop"},
 		{PortMatch{Field: DstPort, Ports: ports}, "th dport { 80-90, 443 } drop"},

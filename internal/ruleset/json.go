@@ -12,6 +12,7 @@ var matchNames = map[string]reflect.Type{
 	"iface":       reflect.TypeFor[IfaceMatch](),
 	"addr":        reflect.TypeFor[AddrMatch](),
 	"iface-addr":  reflect.TypeFor[IfaceAddrMatch](),
+	"flow":        reflect.TypeFor[FlowMatch](),
 	"proto":       reflect.TypeFor[ProtoMatch](),
 	"port":        reflect.TypeFor[PortMatch](),
 	"icmp-type":   reflect.TypeFor[ICMPTypeMatch](),

@@ -39,6 +39,14 @@ type IfaceAddrMatch struct {
 	Not    bool
 }
 
+// FlowMatch holds for packets between the two ends of a flow in the set of key Flow4 or Flow6 that Set names: with Src
+// those that its server sends, with Dst those that are sent to it. Packets of protocols without ports are of none.
+type FlowMatch struct {
+	Field  Field  // Src or Dst
+	Family Family // IPv4 or IPv6
+	Set    string
+}
+
 // ProtoMatch holds for packets of a transport protocol. ICMP and ICMPv6 imply their family.
 type ProtoMatch struct {
 	Proto uint8 // IP protocol number
@@ -126,6 +134,7 @@ func (FamilyMatch) match()     {}
 func (IfaceMatch) match()      {}
 func (AddrMatch) match()       {}
 func (IfaceAddrMatch) match()  {}
+func (FlowMatch) match()       {}
 func (ProtoMatch) match()      {}
 func (PortMatch) match()       {}
 func (ICMPTypeMatch) match()   {}

@@ -14,7 +14,8 @@ var (
 		Continue: "continue", Return: "return", Jump: "jump", Goto: "goto"}
 	fieldNames = []string{Src: "saddr", Dst: "daddr", SrcPort: "sport", DstPort: "dport", In: "iifname", Out: "oifname"}
 	keyNames   = []string{Addr4: "ipv4_addr", Addr6: "ipv6_addr", Port: "inet_service", Iface: "ifname",
-		IfaceAddr4: "ifname . ipv4_addr", IfaceAddr6: "ifname . ipv6_addr"}
+		IfaceAddr4: "ifname . ipv4_addr", IfaceAddr6: "ifname . ipv6_addr",
+		Flow4: "inet_proto . ipv4_addr . inet_service . ipv4_addr", Flow6: "inet_proto . ipv6_addr . inet_service . ipv6_addr"}
 )
 
 func (f Family) String() string { return name(familyNames, f) }

@@ -9,7 +9,9 @@
 package ruleset
 
 import (
+	"net/netip"
 	"regexp"
+	"time"
 
 	"quaywall/internal/netset"
 
@@ -174,6 +176,8 @@ const (
 	Iface                 // interface names
 	IfaceAddr4            // an interface name and an IPv4 prefix, together
 	IfaceAddr6
+	Flow4 // a protocol, an address and a port of it, and another address, together
+	Flow6
 )
 
 // Set is a named set. Which field is filled follows from Key.
@@ -184,6 +188,18 @@ type Set struct {
 	Ifaces []string      `json:"ifaces,omitempty"` // names, or a prefix and "*"
 	Pairs  []IfaceSubnet `json:"pairs,omitempty"`
 	Origin Origin        `json:"origin"`
+
+	// Flows are what a set of key Flow4 or Flow6 holds at first. More may be added, and each goes after Timeout: such a set
+	// is never compared by what it holds, and two of one name are the same set. They are not kept with a ruleset.
+	Flows   []Flow        `json:"-"`
+	Timeout time.Duration `json:"timeout,omitempty"` // in whole seconds
+}
+
+// Flow is what goes between a port of a server and a client, whichever port the client has.
+type Flow struct {
+	Proto  uint8 // IP protocol number; one with ports
+	Server netip.AddrPort
+	Client netip.Addr // of the same family
 }
 
 // IfaceSubnet is an interface and addresses behind it.

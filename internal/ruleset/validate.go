@@ -133,6 +133,8 @@ func setOf(m Match) (name string, keys []Key) {
 		return m.Set, byFamily(m.Family, Addr4, Addr6)
 	case IfaceAddrMatch:
 		return m.Set, byFamily(m.Family, IfaceAddr4, IfaceAddr6)
+	case FlowMatch:
+		return m.Set, byFamily(m.Family, Flow4, Flow6)
 	}
 	return "", nil
 }

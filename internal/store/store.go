@@ -40,6 +40,7 @@ type Record struct {
 	Hash    string            `json:"hash"`              // of the policy and everything that it names
 	Backend string            `json:"backend"`           // kernel.Backend.Name
 	PickUp  time.Time         `json:"pick_up,omitzero"`  // since when untracked flows of containers may go on; zero where they may not
+	Cut     string            `json:"cut,omitempty"`     // compile.Cut.ID; "" where it ended no connections
 	Listing kernel.Listing    `json:"listing"`           // what reading the kernel gives while it is in force; no counters
 	Sources map[string][]byte `json:"sources,omitempty"` // the policy's texts by file name, as far as they were kept
 }
@@ -169,6 +170,9 @@ func (s *Store) Save(r Record, rs *ruleset.Ruleset) (string, error) {
 	}
 	return r.ID, nil
 }
+
+// Drop removes a record that nothing refers to. One that stays does no harm.
+func (s *Store) Drop(id string) { _ = removed(s.recordPath(id)) }
 
 // newID makes a name that sorts by time.
 func newID(when time.Time) string {

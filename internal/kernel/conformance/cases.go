@@ -46,6 +46,7 @@ func cases() []func(self) matchCase {
 	fixed(dnatCases())
 	fixed(socketCases())
 	all = append(all, addrCases()...)
+	all = append(all, flowCases()...)
 	all = append(all, stateCases()...)
 	return append(all, rateCases()...)
 }

@@ -61,6 +61,7 @@ func Run(t *testing.T, s Subject) {
 		{"Flow", testFlow},
 		{"Lookups", testLookups},
 		{"Log", testLog},
+		{"Flows", testFlows},
 		{"Refused", testRefused},
 		{"Foreign", testForeign},
 		{"Drift", testDrift},

@@ -55,7 +55,7 @@ func (c *ipsetConn) jobs(sets []render.Set, before []string) ([]job, error) {
 	}
 	var known []string
 	for _, s := range sets {
-		if there[s.Name] {
+		if there[s.Name] && s.Kind != render.Flows {
 			known = append(known, s.Name)
 		}
 	}
@@ -65,6 +65,9 @@ func (c *ipsetConn) jobs(sets []render.Set, before []string) ([]job, error) {
 	}
 	var jobs []job
 	for i := range sets {
+		if there[sets[i].Name] && sets[i].Kind == render.Flows {
+			continue
+		}
 		if is := now[sets[i].Name]; is == nil || !is.is(&sets[i]) {
 			jobs = append(jobs, job{&sets[i], is != nil})
 		}
@@ -125,7 +128,8 @@ func setError(err error) error {
 
 // noIPSet says what to do where the kernel lacks a type of set.
 func (b *Backend) noIPSet(s *render.Set, err error) error {
-	modules := map[render.Kind]string{render.Nets: "ip_set_hash_net", render.IfaceNets: "ip_set_hash_netiface", render.PortBits: "ip_set_bitmap_port"}
+	modules := map[render.Kind]string{render.Nets: "ip_set_hash_net", render.IfaceNets: "ip_set_hash_netiface", render.PortBits: "ip_set_bitmap_port",
+		render.Flows: "ip_set_hash_ipportip"}
 	if errors.Is(err, errNoSubsystem) || errors.Is(err, errNoType) {
 		return fmt.Errorf("this kernel has no ipset of type %s: load or install the modules ip_set, %s and xt_set, or use --backend nft", s.Kind, modules[s.Kind])
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 
+	"quaywall/internal/nlsock"
 	render "quaywall/internal/render/ipt"
 )
 
@@ -67,8 +68,8 @@ func (c *ipsetConn) makeMany(ctx context.Context, jobs []job) (left []job) {
 
 // entryList is all entries of a set as attributes, if they are no longer than that.
 func entryList(s *render.Set, longest int) (list []byte, whole bool) {
-	for e := range s.Entries {
-		if list = appendEntry(list, &e, s.Kind); len(list) > longest {
+	for entry := range encoded(s) {
+		if list = entry(list); len(list) > longest {
 			return nil, false
 		}
 	}
@@ -87,7 +88,7 @@ func makeBatch(ctx context.Context, batch []job, lists [][]byte) error {
 		}
 		fill = append(fill, create)
 		if len(lists[i]) > 0 {
-			fill = append(fill, addMessage(tempName(i), lists[i]))
+			fill = append(fill, addMessage(tempName(i), lists[i], netlink.Excl))
 		}
 		name = append(name, ipsetMessage(cmdRename, 0, setName(tempName(i)), cString(attrTypeName, j.set.Name)))
 	}
@@ -161,7 +162,7 @@ func (c *ipsetConn) readMany(names []string) (map[string]*content, error) {
 
 // nameIn is the set that a message is about.
 func nameIn(data []byte) string {
-	for kind, value := range attributes(data, 4) {
+	for kind, value := range nlsock.Attributes(data[min(4, len(data)):]) {
 		if kind == attrSetName {
 			return text(value)
 		}

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"quaywall/internal/kernel"
+	"quaywall/internal/nlsock"
 	render "quaywall/internal/render/ipt"
 	"quaywall/internal/ruleset"
 )
@@ -40,8 +42,8 @@ const (
 	flagListNames = 1 << 1
 
 	createPortFrom = 4
-	createTimeout  = 6
 	createPortTo   = 5
+	createTimeout  = 6
 	createFlags    = 8
 	createHashSize = 18
 	createMaxElem  = 19
@@ -52,7 +54,9 @@ const (
 	entryCIDR    = 3
 	entryPort    = 4
 	entryPortTo  = 5
+	entryProto   = 7
 	entryFlags   = 8
+	entryIP2     = 20
 	entryIface   = 23
 	entryBytes   = 24
 	entryPackets = 25
@@ -63,8 +67,6 @@ const (
 	addrIPv4 = 1
 	addrIPv6 = 2
 
-	attrTypeMask = 0x3fff // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-
 	errNoSubsystem = unix.EINVAL      // what nfnetlink says where there is no ipset at all
 	errNoType      = unix.Errno(4098) // IPSET_ERR_FIND_TYPE
 	errSetBusy     = unix.Errno(4100) // IPSET_ERR_BUSY
@@ -74,7 +76,7 @@ const (
 
 // revisions are the oldest revisions of the types that can do what is asked of them: comments, and names of interfaces by
 // their beginning. Kernels take older revisions than their newest.
-var revisions = map[render.Kind]byte{render.Nets: 4, render.IfaceNets: 7, render.PortBits: 2}
+var revisions = map[render.Kind]byte{render.Nets: 4, render.IfaceNets: 7, render.PortBits: 2, render.Flows: 1}
 
 // ipsetConn is a socket to the kernel's ipsets, of the network namespace that it was opened in.
 type ipsetConn struct{ *netlink.Conn }
@@ -113,7 +115,7 @@ func (c *ipsetConn) own() ([]string, error) {
 	}
 	var names []string
 	for _, m := range answer {
-		for kind, value := range attributes(m.Data, 4) {
+		for kind, value := range nlsock.Attributes(m.Data[min(4, len(m.Data)):]) {
 			if name := text(value); kind == attrSetName && render.OwnSet(name) {
 				names = append(names, name)
 			}
@@ -144,6 +146,9 @@ func createMessage(name string, s *render.Set) (netlink.Message, error) {
 	} else {
 		data = append(data, number(createHashSize, uint32(s.HashSize())), number(createMaxElem, uint32(s.MaxElem())))
 	}
+	if s.Timeout != 0 {
+		data = append(data, number(createTimeout, s.Timeout))
+	}
 	nested, err := netlink.MarshalAttributes(data)
 	return ipsetMessage(cmdCreate, netlink.Create|netlink.Excl, setName(name), cString(attrTypeName, s.Kind.String()),
 		netlink.Attribute{Type: attrRevision, Data: []byte{revisions[s.Kind]}},
@@ -164,19 +169,22 @@ func familyOf(s *render.Set) byte {
 // maxList is how many bytes of entries go into one message: the length of an attribute has sixteen bits.
 const maxList = 60000
 
-// add puts entries into a set.
+// add puts entries into a set. Flows may be there already.
 func (c *ipsetConn) add(name string, s *render.Set) error {
 	list := make([]byte, 0, maxList+1000)
-	added := 0
+	added, flags := 0, netlink.Excl
+	if s.Kind == render.Flows {
+		flags = 0
+	}
 	send := func() error {
-		if _, err := c.Execute(addMessage(name, list)); err != nil {
+		if _, err := c.Execute(addMessage(name, list, flags)); err != nil {
 			return fmt.Errorf("entries up to number %d of %d: %w", added, s.Elements, err)
 		}
 		list = list[:0]
 		return nil
 	}
-	for e := range s.Entries {
-		list = appendEntry(list, &e, s.Kind)
+	for entry := range encoded(s) {
+		list = entry(list)
 		if added++; len(list) >= maxList {
 			if err := send(); err != nil {
 				return err
@@ -189,8 +197,24 @@ func (c *ipsetConn) add(name string, s *render.Set) error {
 	return send()
 }
 
-func addMessage(name string, list []byte) netlink.Message {
-	return ipsetMessage(cmdAdd, netlink.Excl, setName(name), number(attrLineNo, 0), netlink.Attribute{Type: attrADT | netlink.Nested, Data: list})
+func addMessage(name string, list []byte, flags netlink.HeaderFlags) netlink.Message {
+	return ipsetMessage(cmdAdd, flags, setName(name), number(attrLineNo, 0), netlink.Attribute{Type: attrADT | netlink.Nested, Data: list})
+}
+
+// encoded are the entries of a set, each as what appends it to a list.
+func encoded(s *render.Set) iter.Seq[func([]byte) []byte] {
+	return func(yield func(func([]byte) []byte) bool) {
+		for e := range s.Entries {
+			if !yield(func(b []byte) []byte { return appendEntry(b, &e, s.Kind) }) {
+				return
+			}
+		}
+		for i := range s.Flows {
+			if !yield(func(b []byte) []byte { return appendFlow(b, &s.Flows[i]) }) {
+				return
+			}
+		}
+	}
 }
 
 // two is rename and swap.
@@ -253,7 +277,7 @@ func (c *ipsetConn) read(name string) (*content, error) {
 
 // message takes in a part of what the kernel tells about a set. The entries come behind the type.
 func (c *content) message(data []byte) {
-	for attr, value := range attributes(data, 4) {
+	for attr, value := range nlsock.Attributes(data[min(4, len(data)):]) {
 		switch {
 		case attr == attrTypeName:
 			c.typeName = text(value)
@@ -271,7 +295,7 @@ func (c *content) message(data []byte) {
 
 // header takes in how the set was made.
 func (c *content) header(data []byte) {
-	for attr, value := range attributes(data, 0) {
+	for attr, value := range nlsock.Attributes(data) {
 		switch {
 		case attr == createTimeout:
 			c.strange = true

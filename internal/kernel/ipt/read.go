@@ -56,6 +56,8 @@ func readSets(l *kernel.Listing) error {
 		return err
 	}
 	defer conn.Close()
+	// What a set of flows holds changes by itself, and is no part of the policy.
+	maps.DeleteFunc(used, func(name string, _ bool) bool { return render.IsFlows(name) })
 	all, err := conn.readMany(slices.Sorted(maps.Keys(used)))
 	for name, c := range all {
 		l.Sets[name] = c.summary()
@@ -112,7 +114,9 @@ func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.L
 		return nil, err
 	}
 	for _, s := range whole.Sets {
-		l.Sets[s.Name] = summary(&s)
+		if s.Kind != render.Flows {
+			l.Sets[s.Name] = summary(&s)
+		}
 	}
 	l.Counters = map[string]kernel.PacketCount{}
 	return l, nil

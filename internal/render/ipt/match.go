@@ -61,6 +61,8 @@ func (l *lowering) match(c *condition, m ruleset.Match) error {
 		return l.addr(c, m)
 	case ruleset.IfaceAddrMatch:
 		return l.ifaceAddr(c, m)
+	case ruleset.FlowMatch:
+		return l.flow(c, m)
 	case ruleset.ProtoMatch:
 		return nil // protocolOf has it
 	case ruleset.PortMatch:
@@ -258,6 +260,31 @@ func (l *lowering) ifaceAddr(c *condition, m ruleset.IfaceAddrMatch) error {
 	}
 	set := l.sets.once(s.Name, s.Name, Set{Kind: IfaceNets, Family: l.family, Entries: pairEntries(s.Pairs, l.family)})
 	c.ext = append(c.ext, matchSet(set, direction(m.Field)+",src", m.Not))
+	return nil
+}
+
+// flow adds a test of the two ends of a packet.
+func (l *lowering) flow(c *condition, m ruleset.FlowMatch) error {
+	if err := errors.Join(only(m.Field, ruleset.Src, ruleset.Dst), oneFamily(m.Family)); err != nil {
+		return err
+	}
+	if c.onlyIn(m.Family, l.family); c.never {
+		return nil
+	}
+	key, server, client := ruleset.Flow4, direction(m.Field), "src"
+	if m.Family == ruleset.IPv6 {
+		key = ruleset.Flow6
+	}
+	if m.Field == ruleset.Src {
+		client = "dst"
+	}
+	s, err := l.set(m.Set, key)
+	if err != nil {
+		return err
+	}
+	set := NewFlows(s)
+	l.sets.sets[set.Name] = set
+	c.ext = append(c.ext, matchSet(set.Name, server+","+server+","+client, false))
 	return nil
 }
 

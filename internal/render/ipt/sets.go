@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"go4.org/netipx"
 
@@ -24,9 +25,12 @@ const (
 	Nets      Kind = iota // hash:net
 	IfaceNets             // hash:net,iface
 	PortBits              // bitmap:port, of TCP and UDP, for both families
+	Flows                 // hash:ip,port,ip: the server's address and port, the client's address
 )
 
-func (k Kind) String() string { return [...]string{"hash:net", "hash:net,iface", "bitmap:port"}[k] }
+func (k Kind) String() string {
+	return [...]string{"hash:net", "hash:net,iface", "bitmap:port", "hash:ip,port,ip"}[k]
+}
 
 // Set is an ipset. Its name holds a hash of all that it is: two sets of one name are the same set.
 type Set struct {
@@ -37,6 +41,10 @@ type Set struct {
 	Entries  iter.Seq[Entry]
 	Elements int    // what the kernel will count
 	Digest   string // of the entries
+
+	// Of Flows: what it holds at first, instead of entries, and after how many seconds each goes.
+	Flows   []ruleset.Flow
+	Timeout uint32
 }
 
 // SetPrefix begins the names of quaywall's sets. A digit or a letter for the family follows, then a dash.
@@ -51,11 +59,33 @@ func OwnSet(name string) bool {
 		return true
 	}
 	rest, ok := strings.CutPrefix(name, SetPrefix)
-	if !ok || len(rest) < hashLength+3 || !strings.Contains("46p", rest[:1]) || rest[1] != '-' {
+	if !ok || len(rest) < hashLength+3 || !strings.Contains("46pf", rest[:1]) || rest[1] != '-' {
 		return false
 	}
 	return rest[len(rest)-hashLength-1] == '-'
 }
+
+// flowsPrefix begins the names of sets of flows.
+const flowsPrefix = SetPrefix + "f-"
+
+// IsFlows tells by its name whether a set of quaywall's holds flows: it is never compared by what it holds.
+func IsFlows(name string) bool { return strings.HasPrefix(name, flowsPrefix) }
+
+// NewFlows is the ipset for a set of flows. What it is called depends on the name alone.
+func NewFlows(s *ruleset.Set) Set {
+	family := ruleset.IPv4
+	if s.Key == ruleset.Flow6 {
+		family = ruleset.IPv6
+	}
+	return Set{
+		Name: fmt.Sprintf("%s%s-%s", flowsPrefix, map[ruleset.Family]string{ruleset.IPv4: "4", ruleset.IPv6: "6"}[family], shortHash(s.Name)),
+		Kind: Flows, Family: family, Flows: s.Flows, Elements: len(s.Flows), Timeout: uint32(s.Timeout / time.Second),
+		Entries: func(func(Entry) bool) {},
+	}
+}
+
+// moreFlows is how many flows may be added to a set, at least.
+const moreFlows = 1 << 17
 
 // newSet makes a set and its name. What the entries are is asked for as often as needed, and must be the same each time.
 func newSet(word string, s Set) Set {
@@ -85,6 +115,9 @@ func (s *Set) Create() string {
 	if s.Family == ruleset.IPv6 {
 		family = "inet6"
 	}
+	if s.Kind == Flows {
+		extra += fmt.Sprintf(" timeout %d", s.Timeout)
+	}
 	return fmt.Sprintf("create %s %s family %s hashsize %d maxelem %d%s", s.Name, s.Kind, family, s.HashSize(), s.MaxElem(), extra)
 }
 
@@ -93,10 +126,16 @@ func (s *Set) Create() string {
 func (s *Set) HashSize() int { return 1 << bits.Len(uint(max(s.Elements/2, 64)-1)) }
 
 // MaxElem is how many entries the set may ever hold.
-func (s *Set) MaxElem() int { return max(s.Elements, 1) }
+func (s *Set) MaxElem() int {
+	if s.Kind == Flows {
+		return s.Elements + moreFlows
+	}
+	return max(s.Elements, 1)
+}
 
 // Cut is the set with only a few of its entries, under the same name: enough to see whether the kernel takes it.
 func (s Set) Cut(n int) Set {
+	s.Flows = s.Flows[:min(len(s.Flows), n)]
 	all := s.Entries
 	s.Entries = func(yield func(Entry) bool) {
 		left := n

@@ -46,6 +46,8 @@ func (b *builder) match(m ruleset.Match) error {
 		return b.addr(m)
 	case ruleset.IfaceAddrMatch:
 		return b.ifaceAddr(m)
+	case ruleset.FlowMatch:
+		return b.flow(m)
 	case ruleset.ProtoMatch:
 		return b.protocol(m)
 	case ruleset.PortMatch:

@@ -2,7 +2,9 @@ package nft
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 	"strings"
@@ -135,7 +137,10 @@ func payloadForm(e *expr.Payload, proto string) (string, func([]byte) string) {
 			return name, formatAddr
 		}
 	}
-	if e.Base != expr.PayloadBaseTransportHeader || proto == "" {
+	if e.Base == expr.PayloadBaseTransportHeader && proto == "" {
+		proto = "th" // nft's name for the header of whatever protocol it is
+	}
+	if e.Base != expr.PayloadBaseTransportHeader {
 		return "", nil
 	}
 	isICMP := proto == "icmp" || proto == "icmpv6"
@@ -242,10 +247,28 @@ func (o operand) masked() string {
 // key names the key of a look-up. A concatenation is in the registers one behind the other.
 func (p *printer) key(register uint32) string {
 	name := p.get(register).masked()
-	if next, ok := p.registers[reg2]; ok && register == reg1 {
-		name += " . " + next.masked()
+	if register != reg1 {
+		return name
+	}
+	for _, r := range p.behind() {
+		name += " . " + p.registers[r].masked()
 	}
 	return name
+}
+
+// behind are the registers behind the first one that something was loaded to, in their order.
+func (p *printer) behind() []uint32 {
+	all := slices.DeleteFunc(slices.Collect(maps.Keys(p.registers)), func(r uint32) bool { return wordOf(r) == 0 })
+	slices.SortFunc(all, func(a, b uint32) int { return cmp.Compare(wordOf(a), wordOf(b)) })
+	return all
+}
+
+// wordOf is where a register begins: its number tells whether it is one of sixteen bytes or of four.
+func wordOf(register uint32) uint32 {
+	if register >= reg32 {
+		return register - reg32
+	}
+	return 4 * (register - reg1)
 }
 
 func (p *printer) lookup(e *expr.Lookup) {
@@ -257,7 +280,9 @@ func (p *printer) lookup(e *expr.Lookup) {
 	default:
 		p.say("%s %s@%s", key, map[bool]string{true: "!= "}[e.Invert], e.SetName)
 	}
-	delete(p.registers, reg2)
+	for _, r := range p.behind() {
+		delete(p.registers, r)
+	}
 }
 
 func (p *printer) dynset(e *expr.Dynset) {

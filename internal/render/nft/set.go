@@ -36,6 +36,8 @@ var (
 	addrTypeKey = hostOrder(keyType(nftables.TypeFIBAddr))
 	pair4Key    = keyType(nftables.TypeIFName, nftables.TypeIPAddr)
 	pair6Key    = keyType(nftables.TypeIFName, nftables.TypeIP6Addr)
+	flow4Key    = keyType(nftables.TypeInetProto, nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr)
+	flow6Key    = keyType(nftables.TypeInetProto, nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr)
 )
 
 // keyType is a type of nft's, or the concatenation of several.
@@ -76,6 +78,8 @@ func setOf(s *ruleset.Set) (Set, error) {
 		return pairSet(pair4Key, s.Pairs, ruleset.IPv4)
 	case ruleset.IfaceAddr6:
 		return pairSet(pair6Key, s.Pairs, ruleset.IPv6)
+	case ruleset.Flow4, ruleset.Flow6:
+		return flowSet(s), nil
 	}
 	return Set{}, fmt.Errorf("sets of %s are not known", s.Key)
 }

@@ -115,6 +115,8 @@ var keyForms = map[uint32]struct {
 	addrTypeKey.Magic: {"fib_addrtype", formatAddrType},
 	pair4Key.Magic:    {"ifname . ipv4_addr", formatPair},
 	pair6Key.Magic:    {"ifname . ipv6_addr", formatPair},
+	flow4Key.Magic:    {"inet_proto . ipv4_addr . inet_service . ipv4_addr", formatFlow},
+	flow6Key.Magic:    {"inet_proto . ipv6_addr . inet_service . ipv6_addr", formatFlow},
 }
 
 func (k KeyType) String() string {

@@ -295,6 +295,10 @@ func (s *scan) matchSet(name, directions string, not bool) error {
 		return fmt.Errorf("there is no set %s", name)
 	}
 	dirs := strings.Split(directions, ",")
+	if set.Kind == ipt.Flows {
+		s.ok = s.ok && slices.ContainsFunc(set.Flows, func(f ruleset.Flow) bool { return s.isFlow(f, directions) }) != not
+		return nil
+	}
 	if (set.Kind == ipt.IfaceNets) != (len(dirs) == 2) {
 		return fmt.Errorf("set %s is asked for %s", name, directions)
 	}
@@ -325,4 +329,16 @@ func (s *scan) entry(e ipt.Entry, set ipt.Set, dirs []string) bool {
 		return e.Net.Contains(addr) && (e.Iface == iface || e.Wildcard && strings.HasPrefix(iface, e.Iface))
 	}
 	return e.Net.Contains(addr)
+}
+
+// isFlow tells whether the packet is of a flow: "src,src,dst" is one that its server sends.
+func (s *scan) isFlow(f ruleset.Flow, directions string) bool {
+	pk := s.w.pk
+	server, client := netip.AddrPortFrom(pk.Src, pk.SrcPort), pk.Dst
+	if directions == "dst,dst,src" {
+		server, client = netip.AddrPortFrom(pk.Dst, pk.DstPort), pk.Src
+	} else if directions != "src,src,dst" {
+		return false
+	}
+	return f == ruleset.Flow{Proto: pk.Proto, Server: server, Client: client}
 }

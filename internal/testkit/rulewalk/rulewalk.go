@@ -151,6 +151,8 @@ func (w *walker) match(m ruleset.Match) (bool, error) {
 		return w.addrMatch(m)
 	case ruleset.IfaceAddrMatch:
 		return w.ifaceAddrMatch(m)
+	case ruleset.FlowMatch:
+		return w.flowMatch(m)
 	case ruleset.ProtoMatch:
 		return w.isProto(m.Proto) != m.Not, nil
 	case ruleset.PortMatch:
@@ -268,4 +270,13 @@ func (w *walker) ifaceAddrMatch(m ruleset.IfaceAddrMatch) (bool, error) {
 		in = in || p.Iface == w.pk.In && p.Subnet.Contains(w.addr(m.Field))
 	}
 	return w.family() == m.Family && in != m.Not, err
+}
+
+func (w *walker) flowMatch(m ruleset.FlowMatch) (bool, error) {
+	s, err := w.set(m.Set)
+	server, client := netip.AddrPortFrom(w.pk.Src, w.pk.SrcPort), w.pk.Dst
+	if m.Field == ruleset.Dst {
+		server, client = netip.AddrPortFrom(w.pk.Dst, w.pk.DstPort), w.pk.Src
+	}
+	return slices.Contains(s.Flows, ruleset.Flow{Proto: w.pk.Proto, Server: server, Client: client}), err
 }

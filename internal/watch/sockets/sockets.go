@@ -5,18 +5,19 @@
 //	for _, s := range all { fmt.Println(s.Local, owners[s.Inode]) }
 //
 // Be aware: sockets are those of the network namespace of the calling operating system thread, processes those that
-// /proc shows, of which only root can look into all. A socket that nobody owns any more (TIME_WAIT) has inode 0. SCTP
-// sockets are not listed.
+// /proc shows, of which only root can look into all. Sockets that nobody owns any more (TIME_WAIT) and those of SCTP are
+// not listed. A list that changes while it is read holds all that stays.
 package sockets
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"quaywall/internal/nlsock"
 )
 
 // Socket is one socket.
@@ -30,46 +31,77 @@ type Socket struct {
 	Inode     uint64
 }
 
-// A UDP socket that is not connected is in this state (TCP_CLOSE of include/net/tcp_states.h).
-const udpUnconnected = 7
+// Numbers of include/uapi/linux/{sock_diag,inet_diag}.h and include/net/tcp_states.h.
+const (
+	sockDiagByFamily = 20
+	requestLen       = 56 // struct inet_diag_req_v2
+	answerLen        = 72 // struct inet_diag_msg
+
+	established    = 1
+	timeWait       = 6
+	udpUnconnected = 7 // TCP_CLOSE: a UDP socket that is not connected
+	listen         = 10
+)
 
 // List lists the sockets, IPv4 before IPv6, TCP before UDP.
 func List() ([]Socket, error) {
+	conn, err := nlsock.Open(unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, fmt.Errorf("listing sockets: %w", err)
+	}
+	defer conn.Close()
 	var all []Socket
-	for _, q := range []struct {
-		proto     uint8
-		family    uint8
-		listening uint8
-		dump      func(uint8) ([]*netlink.Socket, error)
-	}{
-		{unix.IPPROTO_TCP, unix.AF_INET, netlink.TCP_LISTEN, netlink.SocketDiagTCP},
-		{unix.IPPROTO_UDP, unix.AF_INET, udpUnconnected, netlink.SocketDiagUDP},
-		{unix.IPPROTO_TCP, unix.AF_INET6, netlink.TCP_LISTEN, netlink.SocketDiagTCP},
-		{unix.IPPROTO_UDP, unix.AF_INET6, udpUnconnected, netlink.SocketDiagUDP},
-	} {
-		found, err := q.dump(q.family)
-		// A list that changed while it was read holds all that stayed. A kernel without IPv6 has no such sockets.
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !isNoIPv6(q.family, err) {
-			return nil, fmt.Errorf("listing sockets (inet_diag): %w", err)
-		}
-		for _, s := range found {
-			all = append(all, Socket{
-				Proto: q.proto, Inode: uint64(s.INode), Listening: s.State == q.listening,
-				Connected: s.State == netlink.TCP_ESTABLISHED, Iface: int(s.ID.Interface),
-				Local:  addrPort(s.ID.Source, s.ID.SourcePort),
-				Remote: addrPort(s.ID.Destination, s.ID.DestinationPort),
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			err := conn.Dump(sockDiagByFamily, request(family, proto), func(message []byte) {
+				if s, ok := decode(message, proto); ok {
+					all = append(all, s)
+				}
 			})
+			// A kernel without IPv6 has no such sockets.
+			if err != nil && !isNoIPv6(family, err) {
+				return nil, fmt.Errorf("listing sockets (inet_diag): %w", err)
+			}
 		}
 	}
 	return all, nil
+}
+
+// request asks for the sockets of a family and a protocol, in all states but TIME_WAIT: a busy server has ten thousands of
+// these, and nobody owns them.
+func request(family, proto uint8) []byte {
+	b := make([]byte, requestLen)
+	b[0], b[1] = family, proto
+	binary.NativeEndian.PutUint32(b[4:], ^uint32(1<<timeWait))
+	return b
 }
 
 func isNoIPv6(family uint8, err error) bool {
 	return family == unix.AF_INET6 && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT))
 }
 
+// decode reads a struct inet_diag_msg.
+func decode(b []byte, proto uint8) (Socket, bool) {
+	if len(b) < answerLen {
+		return Socket{}, false
+	}
+	state, waits := b[1], uint8(listen)
+	if proto == unix.IPPROTO_UDP {
+		waits = udpUnconnected
+	}
+	return Socket{
+		Proto: proto, Inode: uint64(binary.NativeEndian.Uint32(b[68:])), Iface: int(binary.NativeEndian.Uint32(b[40:])),
+		Listening: state == waits, Connected: state == established,
+		Local:  addrPort(b[0], b[8:24], b[4:6]),
+		Remote: addrPort(b[0], b[24:40], b[6:8]),
+	}, true
+}
+
 // addrPort unmaps: an IPv4 connection of an IPv6 socket is one over IPv4.
-func addrPort(ip net.IP, port uint16) netip.AddrPort {
+func addrPort(family uint8, ip, port []byte) netip.AddrPort {
+	if family == unix.AF_INET {
+		ip = ip[:4]
+	}
 	addr, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(addr.Unmap(), port)
+	return netip.AddrPortFrom(addr.Unmap(), binary.BigEndian.Uint16(port))
 }

@@ -1,0 +1,188 @@
+package conntrack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"quaywall/internal/nlsock"
+	"quaywall/internal/recheck"
+)
+
+// More numbers of nfnetlink_conntrack.h and nf_conntrack_tcp.h.
+const (
+	getFlows   = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
+	deleteFlow = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+
+	ctaProtoInfo, ctaID, ctaTupleMaster, ctaZone = 4, 12, 14, 18
+	ctaProtoInfoTCP                              = 1
+	ctaTCPState, ctaTCPFlagsOrig                 = 1, 4
+
+	tcpTimeWait, tcpClose = 7, 8
+	beLiberal             = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL: a connection that was picked up in mid-stream
+)
+
+// List lists the flows of both families that are not over.
+func List() ([]recheck.Flow, error) {
+	conn, err := nlsock.Open(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	flows := make([]recheck.Flow, 0, count())
+	err = conn.Dump(getFlows, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, func(message []byte) {
+		if f, live := decode(message); live {
+			flows = append(flows, f)
+		}
+	})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) { // there is no connection tracking here
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the connections that run: %w", err)
+	}
+	return flows, nil
+}
+
+// count is how many flows there are, about.
+func count() (n int) {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if err == nil {
+		_, _ = fmt.Sscan(string(text), &n)
+	}
+	return n + n/64
+}
+
+// decode reads a flow; it is not live where it is over, or can't be read.
+func decode(message []byte) (f recheck.Flow, live bool) {
+	if len(message) < 4 {
+		return f, false
+	}
+	live = true
+	for kind, value := range nlsock.Attributes(message[4:]) { // behind struct nfgenmsg
+		switch kind {
+		case ctaTupleOrig:
+			f.Orig = decodeTuple(value)
+		case ctaTupleReply:
+			f.Reply = decodeTuple(value)
+		case ctaTupleMaster:
+			f.Master = decodeTuple(value)
+		case ctaID:
+			f.ID = uint32(bigEndian(value))
+		case ctaZone:
+			f.Zone = uint16(bigEndian(value))
+		case ctaProtoInfo:
+			state, flags := decodeTCP(value)
+			f.MidStream = flags&beLiberal != 0
+			live = state != tcpTimeWait && state != tcpClose
+		}
+	}
+	return f, live && f.Orig.Src.IsValid() && f.Reply.Src.IsValid()
+}
+
+func decodeTuple(b []byte) recheck.Tuple {
+	var t recheck.Tuple
+	var src, dst netip.Addr
+	var sport, dport uint16
+	for kind, value := range nlsock.Attributes(b) {
+		switch kind {
+		case ctaTupleIP:
+			for k, v := range nlsock.Attributes(value) {
+				if k == 1 || k == 3 {
+					src, _ = netip.AddrFromSlice(v)
+				} else {
+					dst, _ = netip.AddrFromSlice(v)
+				}
+			}
+		case ctaTupleProto:
+			for k, v := range nlsock.Attributes(value) {
+				switch k {
+				case ctaProtoNum:
+					t.Proto = uint8(bigEndian(v))
+				case ctaProtoSrcPort:
+					sport = uint16(bigEndian(v))
+				case ctaProtoDstPort:
+					dport = uint16(bigEndian(v))
+				}
+			}
+		}
+	}
+	t.Src, t.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	return t
+}
+
+func decodeTCP(info []byte) (state, flags byte) {
+	for kind, value := range nlsock.Attributes(info) {
+		if kind != ctaProtoInfoTCP {
+			continue
+		}
+		for k, v := range nlsock.Attributes(value) {
+			switch {
+			case k == ctaTCPState && len(v) > 0:
+				state = v[0]
+			case k == ctaTCPFlagsOrig && len(v) > 0: // struct nf_ct_tcp_flags: the flags, then their mask
+				flags = v[0]
+			}
+		}
+	}
+	return state, flags
+}
+
+func bigEndian(b []byte) (n uint64) {
+	for _, x := range b {
+		n = n<<8 | uint64(x)
+	}
+	return n
+}
+
+// Forget takes flows out of the table: the next packet of one begins a new flow. One that is gone by now is no error, and
+// one that came instead of it, with the same addresses and ports, is left alone.
+func Forget(flows []recheck.Flow) error {
+	if len(flows) == 0 {
+		return nil
+	}
+	conn, err := nlsock.Open(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Send(deleteFlow, 0, func(yield func([]byte) bool) {
+		var b []byte
+		for i := range flows {
+			if b = appendForget(b[:0], &flows[i]); !yield(b) {
+				return
+			}
+		}
+	}, unix.ENOENT)
+	if err != nil {
+		return fmt.Errorf("telling connection tracking to forget: %w", err)
+	}
+	return nil
+}
+
+// appendForget writes a request to forget a flow.
+func appendForget(b []byte, f *recheck.Flow) []byte {
+	family, first := byte(unix.AF_INET), uint16(1) // CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST
+	if f.Orig.Src.Addr().Is6() {
+		family, first = unix.AF_INET6, 3
+	}
+	b = append(b, family, unix.NFNETLINK_V0, 0, 0)
+	b, tuple := nlsock.Begin(b, ctaTupleOrig|unix.NLA_F_NESTED)
+	b, ip := nlsock.Begin(b, ctaTupleIP|unix.NLA_F_NESTED)
+	b = nlsock.Append(b, first, f.Orig.Src.Addr().AsSlice()...)
+	b = nlsock.Append(b, first+1, f.Orig.Dst.Addr().AsSlice()...)
+	b = nlsock.End(b, ip)
+	b, proto := nlsock.Begin(b, ctaTupleProto|unix.NLA_F_NESTED)
+	b = nlsock.Append(b, ctaProtoNum, f.Orig.Proto)
+	b = nlsock.Append(b, ctaProtoSrcPort, binary.BigEndian.AppendUint16(nil, f.Orig.Src.Port())...)
+	b = nlsock.Append(b, ctaProtoDstPort, binary.BigEndian.AppendUint16(nil, f.Orig.Dst.Port())...)
+	b = nlsock.End(nlsock.End(b, proto), tuple)
+	if f.Zone != 0 {
+		b = nlsock.Append(b, ctaZone, binary.BigEndian.AppendUint16(nil, f.Zone)...)
+	}
+	return nlsock.Append(b, ctaID, binary.BigEndian.AppendUint32(nil, f.ID)...)
+}

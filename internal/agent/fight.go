@@ -7,8 +7,8 @@ import (
 
 // How often rules are mended before it counts as a fight, and how it goes on then.
 const (
-	bout      = time.Minute
-	boutMends = 5                // in a bout, at once each
+	bout      = 10 * time.Second
+	boutMends = 8                // in a bout, at once each
 	firstRest = time.Second      // between two mends beyond that; it doubles
 	longRest  = time.Minute      // at most
 	peace     = 10 * time.Minute // without a mend, and the fight is over

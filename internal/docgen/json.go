@@ -32,6 +32,8 @@ func answers() []answer {
 		{"status", []string{"apply.Status", "apply.SetStatus", "apply.Counter", "store.Undone"}},
 		{"services", []string{"cli.ServicesAnswer", "cli.Service"}},
 		{"version", []string{"cli.VersionAnswer"}},
+		{"install", []string{"cli.InstallAnswer"}},
+		{"uninstall", []string{"cli.UninstallAnswer"}},
 		{"completion", []string{"cli.CompletionAnswer"}},
 		{"What several answers hold", []string{"cli.Reach", "cli.ReachOwner", "cli.ReachOpen", "apply.Difference", "apply.SetChange",
 			"kernel.SetSummary", "apply.PendingStatus", "apply.Step", "inventory.Docker", "diag.Diagnostic", "diag.Pos"}},

@@ -46,3 +46,14 @@ func Single(runDir, what string) (io.Closer, error) {
 }
 
 func singlePath(runDir, what string) string { return filepath.Join(runDir, what+".lock") }
+
+// Erase removes the lock's file and other files of a run directory, and the directory if nothing else is in it.
+func Erase(runDir string, others ...string) error {
+	for _, name := range append(others, fileName) {
+		if err := os.Remove(filepath.Join(runDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	_ = os.Remove(runDir)
+	return nil
+}

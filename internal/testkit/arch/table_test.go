@@ -47,6 +47,7 @@ var layers = map[string]layer{
 	"internal/scratch":            effects,
 	"internal/store":              effects,
 	"internal/nlsock":             effects,
+	"internal/units":              effects,
 	"internal/kernel":             effects,
 	"internal/kernel/":            effects,
 	"internal/kernel/conformance": tests,

@@ -1,0 +1,82 @@
+package units
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestIsStopped(t *testing.T) {
+	for _, c := range []struct {
+		jobs       string
+		real, fail bool
+	}{
+		{"77 quaywall.service stop running\n78 quaywall-agent.service stop waiting\n", true, false},
+		{"78 quaywall-agent.service stop running\n77 quaywall.service restart running\n", false, false},
+		{"77 quaywall.service reload-or-restart running\n", false, false},
+		{"78 quaywall-agent.service stop running\n", false, true},
+		{"", false, true},
+	} {
+		real, err := isStopped(c.jobs, "quaywall.service")
+		if real != c.real || (err != nil) != c.fail {
+			t.Errorf("%q: %v, %v", c.jobs, real, err)
+		}
+	}
+}
+
+// TestInstallIntoAFolder: files come and go, and systemd isn't told.
+func TestInstallIntoAFolder(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // there is no systemctl to be called by mistake
+	o := Options{Program: "/usr/sbin/quaywall", Root: t.TempDir()}
+	for range 2 {
+		written, err := Install(t.Context(), o)
+		if err != nil || len(written) != 2 {
+			t.Fatalf("%q, %v", written, err)
+		}
+		for _, path := range written {
+			text, err := os.ReadFile(path)
+			if err != nil || !strings.Contains(string(text), "ExecStart=/usr/sbin/quaywall ") || strings.Contains(string(text), "@PROGRAM@") {
+				t.Errorf("%s, %v:\n%s", path, err, text)
+			}
+		}
+	}
+	for _, want := range []int{2, 0} {
+		if removed, err := Remove(t.Context(), o); err != nil || len(removed) != want {
+			t.Errorf("removed %q, %v; want %d files", removed, err, want)
+		}
+	}
+	if _, err := Install(t.Context(), Options{Program: "/opt/my tools/quaywall", Root: o.Root}); err == nil {
+		t.Error("a path with a space was taken")
+	}
+}
+
+// TestSystemdReads: systemd finds nothing to say of the units, and the agent's well confined.
+func TestSystemdReads(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Log("without systemd-analyze the units are not read by systemd")
+		return
+	}
+	root := t.TempDir()
+	written, err := Install(t.Context(), Options{Program: "/bin/true", Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range written {
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", path).CombinedOutput()
+		if err != nil || strings.Contains(string(out), filepath.Base(path)) {
+			t.Errorf("systemd-analyze verify %s: %v\n%s", path, err, out)
+		}
+	}
+	out, _ := exec.Command("systemd-analyze", "security", "--offline=true", written[1]).CombinedOutput()
+	m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("systemd-analyze security says:\n%s", out)
+	}
+	if level, err := strconv.ParseFloat(string(m[1]), 64); err != nil || level > 4.5 {
+		t.Errorf("the agent's exposure is %s, want 4.5 at most:\n%s", m[1], out)
+	}
+}

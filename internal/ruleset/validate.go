@@ -58,7 +58,7 @@ func (v *validator) run() {
 			if d := v.walk(ch.Name); d > MaxDepth {
 				v.errorf("chain %s leads through %d chains, %d are allowed", ch.Name, d, MaxDepth)
 			}
-			v.hook(ch, ch.Base.Hook, map[string]bool{})
+			v.hook(ch, *ch.Base, map[string]bool{})
 		}
 	}
 }
@@ -231,31 +231,38 @@ func (v *validator) walk(name string) int {
 }
 
 // hook checks that a chain and all it leads to ask for nothing that isn't known at a hook.
-func (v *validator) hook(ch *Chain, h Hook, seen map[string]bool) {
+func (v *validator) hook(ch *Chain, b Base, seen map[string]bool) {
 	if ch == nil || seen[ch.Name] {
 		return
 	}
 	seen[ch.Name] = true
 	for i := range ch.Rules {
 		for _, m := range ch.Rules[i].Matches {
-			if what := unknownAt(m, h); what != "" {
-				v.errorf("chain %s, rule %d: %s isn't known in %s", ch.Name, i+1, what, h)
+			if what := unknownAt(m, b); what != "" {
+				v.errorf("chain %s, rule %d: %s isn't known in %s at priority %d", ch.Name, i+1, what, b.Hook, b.Priority)
 			}
 		}
 	}
 	for _, next := range v.table.follow(ch, v.maps) {
-		v.hook(v.chains[next], h, seen)
+		v.hook(v.chains[next], b, seen)
 	}
 }
 
+// connTrack is the priority at which connection tracking looks at packets, in prerouting and in output.
+const connTrack = -200
+
 // unknownAt says what a match asks for that the kernel doesn't know at a hook, "" where it does. Sockets are looked for
 // by packets that come in alone (nft_socket, xt_socket).
-func unknownAt(m Match, h Hook) string {
-	field, ok := Src, false
+func unknownAt(m Match, b Base) string {
+	h, field, ok := b.Hook, Src, false
 	switch m := m.(type) {
 	case SocketMatch:
 		if h != Prerouting && h != Input {
 			return "a packet's socket"
+		}
+	case CtStateMatch, DNATMatch:
+		if (h == Prerouting || h == Output) && b.Priority <= connTrack {
+			return "a packet's connection"
 		}
 	case IfaceMatch:
 		field, ok = m.Field, true

@@ -56,6 +56,14 @@ func TestValidate(t *testing.T) {
 		{func(t *Table) { t.Maps[0].Elements[1].Ports.First = 2 }, "map ports, element 2: overlaps the one before"},
 		{func(t *Table) { t.Maps[0].Elements[1].Ports.First = 9 }, "map ports, element 2: not a valid interval"},
 		{func(t *Table) { t.Chains[0].Base.Hook = Output }, "chain gate, rule 1: the interface that a packet comes in by isn't known in output"},
+		{func(t *Table) {
+			t.Chains[2].Rules[0].Matches = []Match{CtStateMatch{States: StateNew}}
+			t.Chains[0].Base.Priority = -300
+		}, "chain last, rule 1: a packet's connection isn't known in prerouting at priority -300"},
+		{func(t *Table) {
+			t.Chains[2].Rules[0].Matches = []Match{DNATMatch{}}
+			t.Chains[0].Base.Priority = -200
+		}, "a packet's connection isn't known in prerouting at priority -200"},
 		{func(t *Table) { t.Chains[1].Rules[0].Matches = []Match{IfaceMatch{Field: Out}} }, "chain web, rule 1: the interface that a packet leaves by isn't known in prerouting"},
 		{func(t *Table) { t.Chains[2].Rules[0].Matches = []Match{SocketMatch{}}; t.Chains[0].Base.Hook = Forward }, "chain last, rule 1: a packet's socket isn't known in forward"},
 		{func(t *Table) { t.Maps[1].Key = Addr6 }, "map addrs, element 1: not a valid interval"},

@@ -69,7 +69,7 @@ done
 }
 
 // keptByLegacy are tables without rules: only unloading its kernel modules would take them away.
-var keptByLegacy = []string{`^\*(mangle|filter|security)$`, `^:[A-Z]+ ACCEPT $`, `^COMMIT$`}
+var keptByLegacy = []string{`^\*(raw|mangle|filter|security)$`, `^:[A-Z]+ ACCEPT $`, `^COMMIT$`}
 
 func TestConformance(t *testing.T) {
 	for v, leftover := range map[Variant][]string{NFT: nil, Legacy: keptByLegacy} {

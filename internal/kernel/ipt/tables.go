@@ -20,7 +20,7 @@ import (
 )
 
 // tableNames are the tables that can hold something of quaywall's, in the order of listings.
-var tableNames = []string{"mangle", "filter", "security"}
+var tableNames = []string{"raw", "mangle", "filter", "security"}
 
 // table is what quaywall has in a table of the kernel.
 type table struct {
@@ -50,7 +50,7 @@ func (s *state) present(f ruleset.Family) map[string]render.Present {
 // family is what a family had, as something that can be put back.
 func (s *state) family(f ruleset.Family) *render.Family {
 	family := render.EmptyFamily(f)
-	for _, to := range []*render.Table{&family.Mangle, &family.Filter, &family.Security} {
+	for _, to := range []*render.Table{&family.Raw, &family.Mangle, &family.Filter, &family.Security} {
 		if t := s.tables[f][to.Name]; t != nil {
 			to.Chains = t.present.Chains
 			for _, j := range t.present.Jumps {
@@ -158,6 +158,7 @@ func legacyTables(f ruleset.Family) (map[string]bool, error) {
 
 // builtins are the built-in chains that quaywall may jump from.
 var builtins = map[string][]string{
+	"raw":      {"PREROUTING", "OUTPUT"},
 	"mangle":   {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"},
 	"filter":   {"INPUT", "FORWARD", "OUTPUT"},
 	"security": {"INPUT", "FORWARD", "OUTPUT"},

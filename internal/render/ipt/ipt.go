@@ -4,8 +4,8 @@
 //	rules.IPv4.Payload(present)           // for iptables-restore --noflush
 //	for e := range rules.Sets[0].Entries  // what a set holds
 //
-// Everything is judged in table mangle, so that one restore for each family replaces the policy as a whole. Chains are
-// called QUAYWALL-… and base chains are reached by a jump that stands first in the chain of their hook. What a rule
+// Packets are judged in table mangle, which is behind connection tracking and before DNAT; a base chain in front of
+// connection tracking is in table raw. One restore for each family replaces both. Chains are called QUAYWALL-… and base chains are reached by a jump that stands first in the chain of their hook. What a rule
 // accepts leaves by RETURN and meets the rules of others: every chain is reached by -g, so that RETURN leads back to the
 // built-in chain.
 //
@@ -14,7 +14,8 @@
 // verdicts, else a tree of chains behind a bitmap of all its ports.
 //
 // TCPReset and Unreachable become a mark, RejectMark, since mangle can't answer; table filter answers what is marked, and
-// table security drops it should the jump in filter be lost. Without such a verdict neither table is touched.
+// table security drops it should the jump in filter be lost. Without such a verdict neither table is touched. Table raw
+// can't have one.
 //
 // Be aware: nothing is executed here. A marked TCP packet is answered by RST and any other by port-unreachable, whichever
 // of the two verdicts it met. A program that overwrites whole packet marks in mangle behind quaywall's jump turns a
@@ -23,6 +24,7 @@ package ipt
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -53,8 +55,8 @@ type Rules struct {
 
 // Family is the tables of one family, those that the policy doesn't use without chains.
 type Family struct {
-	Family                   ruleset.Family
-	Mangle, Filter, Security Table
+	Family                        ruleset.Family
+	Raw, Mangle, Filter, Security Table
 }
 
 // Table is quaywall's chains in one table, and the jumps to them that must stand first in built-in chains.
@@ -105,7 +107,8 @@ func Render(rs *ruleset.Ruleset) (*Rules, error) {
 
 // EmptyFamily is a family without chains: its payload takes away what is there.
 func EmptyFamily(f ruleset.Family) Family {
-	return Family{Family: f, Mangle: Table{Name: "mangle"}, Filter: Table{Name: "filter"}, Security: Table{Name: "security"}}
+	return Family{Family: f, Raw: Table{Name: "raw"}, Mangle: Table{Name: "mangle"}, Filter: Table{Name: "filter"},
+		Security: Table{Name: "security"}}
 }
 
 // renderFamily lowers what a table says about one family.
@@ -114,26 +117,44 @@ func renderFamily(family ruleset.Family, t *ruleset.Table, raw []rawRule, sets s
 	if t.Family != ruleset.Inet && t.Family != family {
 		return f, nil
 	}
-	l, err := newLowering(family, t, sets)
+	early, err := f.Raw.fill(family, t, sets)
 	if err != nil {
 		return f, err
 	}
-	for _, c := range baseChains(t) {
-		hook, err := builtin(c.Base)
-		if err != nil {
-			return f, fmt.Errorf("chain %s: %w", c.Name, err)
-		}
-		f.Mangle.Jumps = append(f.Mangle.Jumps, Jump{hook, "-j " + l.need(c.Name, place{})})
+	if early.rejects {
+		return f, errors.New("a packet can't be rejected in front of connection tracking, only dropped")
 	}
-	if f.Mangle.Chains, err = l.all(); err != nil {
+	gate, err := f.Mangle.fill(family, t, sets)
+	if err != nil {
 		return f, err
 	}
-	if l.rejects {
+	if gate.rejects {
 		f.addReject()
 	}
-	f.addRaw(raw, l.rejects)
+	f.addRaw(raw, gate.rejects)
 	f.Mangle.sort()
 	return f, nil
+}
+
+// fill lowers the base chains that belong into a table of iptables, and the chains that they lead to. A chain that is
+// reached from two tables is written into both.
+func (to *Table) fill(family ruleset.Family, t *ruleset.Table, sets setList) (*lowering, error) {
+	l, err := newLowering(family, t, sets)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range baseChains(t) {
+		table, hook, err := builtin(c.Base)
+		if err != nil {
+			return nil, fmt.Errorf("chain %s: %w", c.Name, err)
+		}
+		if table == to.Name {
+			to.Jumps = append(to.Jumps, Jump{hook, "-j " + l.need(c.Name, place{})})
+		}
+	}
+	to.Chains, err = l.all()
+	to.sort()
+	return l, err
 }
 
 // sort orders the chains by name; the payload doesn't need an order, a reader does.
@@ -155,25 +176,25 @@ func baseChains(t *ruleset.Table) []ruleset.Chain {
 	return base
 }
 
-// builtin is the chain of table mangle that stands for a hook. In prerouting it matters on which side of connection
-// tracking (-200) and of DNAT (-100) a chain judges: mangle is between them.
-func builtin(b *ruleset.Base) (string, error) {
-	if b.Hook == ruleset.Prerouting && (b.Priority <= -200 || b.Priority >= -100) {
-		return "", fmt.Errorf("priority %d in prerouting: table mangle only serves those between -200 and -100", b.Priority)
+// builtins are the chains of iptables that stand for hooks.
+var builtins = map[ruleset.Hook]string{ruleset.Prerouting: "PREROUTING", ruleset.Input: "INPUT", ruleset.Forward: "FORWARD",
+	ruleset.Output: "OUTPUT", ruleset.Postrouting: "POSTROUTING"}
+
+// builtin is the table and the chain that stand for a hook and a priority. In prerouting it matters on which side of
+// defragmentation (-400), of connection tracking (-200) and of DNAT (-100) a chain judges: raw is between the first two,
+// mangle between the last.
+func builtin(b *ruleset.Base) (table, chain string, err error) {
+	chain, ok := builtins[b.Hook]
+	switch {
+	case !ok:
+		return "", "", fmt.Errorf("unknown hook %d", b.Hook)
+	case b.Hook == ruleset.Prerouting && -400 < b.Priority && b.Priority < -200:
+		return "raw", chain, nil
+	case b.Hook == ruleset.Prerouting && (b.Priority <= -200 || b.Priority >= -100):
+		return "", "", fmt.Errorf("priority %d in prerouting: table raw serves those between -400 and -200, table mangle those "+
+			"between -200 and -100, and none serves others", b.Priority)
 	}
-	switch b.Hook {
-	case ruleset.Prerouting:
-		return "PREROUTING", nil
-	case ruleset.Input:
-		return "INPUT", nil
-	case ruleset.Forward:
-		return "FORWARD", nil
-	case ruleset.Output:
-		return "OUTPUT", nil
-	case ruleset.Postrouting:
-		return "POSTROUTING", nil
-	}
-	return "", fmt.Errorf("unknown hook %d", b.Hook)
+	return "mangle", chain, nil
 }
 
 // addReject adds what a mark means: an answer in filter and, behind it, a drop in security.

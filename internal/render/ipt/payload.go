@@ -32,7 +32,9 @@ func (p Present) Empty() bool { return len(p.Chains) == 0 && len(p.Jumps) == 0 }
 // Payload is what makes iptables-restore --noflush put the family into the kernel in place of what is there, by the names
 // of tables. Tables that hold nothing of quaywall's and shall hold nothing are not touched; nil is nothing to do.
 //
-// What answers and drops marked packets comes before the table that marks them, and goes after it.
+// What answers and drops marked packets comes before the table that marks them, and goes after it. Table raw may come
+// anywhere: it drops nothing that table mangle of the same policy wouldn't drop, so between the two each packet still
+// meets the old policy's verdict or the new one's.
 func (f *Family) Payload(now map[string]Present) []byte {
 	var b bytes.Buffer
 	for _, t := range []*Table{&f.Security, &f.Filter} {
@@ -40,6 +42,7 @@ func (f *Family) Payload(now map[string]Present) []byte {
 			t.write(&b, now[t.Name])
 		}
 	}
+	f.Raw.write(&b, now[f.Raw.Name])
 	f.Mangle.write(&b, now[f.Mangle.Name])
 	for _, t := range []*Table{&f.Filter, &f.Security} {
 		if len(t.Chains) == 0 {

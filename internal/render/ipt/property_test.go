@@ -2,6 +2,7 @@ package ipt_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,7 +62,7 @@ func dump(r *ipt.Rules) string {
 func checkShape(t *testing.T, seed uint64, r *ipt.Rules) {
 	t.Helper()
 	for _, f := range []ipt.Family{r.IPv4, r.IPv6} {
-		for _, c := range f.Mangle.Chains {
+		for _, c := range slices.Concat(f.Raw.Chains, f.Mangle.Chains) {
 			if len(c.Name) > 28 {
 				t.Errorf("seed %d: the name of chain %s is too long", seed, c.Name)
 			}

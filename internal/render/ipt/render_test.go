@@ -206,6 +206,41 @@ func TestDerivedChains(t *testing.T) {
 	}
 }
 
+// A base chain in front of connection tracking is in table raw, with all that it leads to; what others lead to as well is in
+// both tables. Raw goes when there is no such chain any more.
+func TestTableRaw(t *testing.T) {
+	lead := ruleset.Rule{Matches: matches(tcp), Verdict: ruleset.Verdict{Kind: ruleset.Goto, Chain: "shared"}}
+	rs := gate(lead)
+	rs.Tables[0].Chains = append(rs.Tables[0].Chains,
+		ruleset.Chain{Name: "early", Base: &ruleset.Base{Hook: ruleset.Prerouting, Priority: -300}, Rules: []ruleset.Rule{lead}},
+		ruleset.Chain{Name: "shared", Rules: []ruleset.Rule{{Verdict: ruleset.Verdict{Kind: ruleset.Drop}}}})
+	rules, err := ipt.Render(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []ipt.Family{rules.IPv4, rules.IPv6} {
+		for base, table := range map[string]ipt.Table{"early": f.Raw, "gate": f.Mangle} {
+			want := ipt.Table{Name: table.Name, Jumps: []ipt.Jump{{From: "PREROUTING", Spec: "-j QUAYWALL-" + base}}, Chains: []ipt.Chain{
+				{Name: "QUAYWALL-" + base, Rules: []ipt.Rule{{Spec: "-p tcp -g QUAYWALL-shared"}}},
+				{Name: "QUAYWALL-shared", Rules: []ipt.Rule{{Spec: "-j DROP"}}}}}
+			if diff := cmp.Diff(want, table); diff != "" {
+				t.Errorf("%s: %s", f.Family, diff)
+			}
+		}
+	}
+	late, err := ipt.Render(gate(ruleset.Rule{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	present := ipt.Present{Chains: rules.IPv4.Raw.Chains, Jumps: []ipt.PlacedJump{{Jump: rules.IPv4.Raw.Jumps[0], Position: 1}}}
+	payload := string(late.IPv4.Payload(map[string]ipt.Present{"raw": present}))
+	for _, want := range []string{"*raw\n", "-D PREROUTING -j QUAYWALL-early\n", "-X QUAYWALL-early\n", "-X QUAYWALL-shared\n"} {
+		if !strings.Contains(payload, want) {
+			t.Errorf("no %q in\n%s", want, payload)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	drop := func(m ...ruleset.Match) *ruleset.Ruleset { return gate(ruleset.Rule{Matches: m}) }
 	lookup := func(l ruleset.Lookup, m ruleset.Map, match ...ruleset.Match) *ruleset.Ruleset {
@@ -213,13 +248,16 @@ func TestRefused(t *testing.T) {
 		rs.Tables[0].Maps = []ruleset.Map{m}
 		return rs
 	}
-	early := gate()
-	early.Tables[0].Chains[0].Base.Priority = -300
+	tracking := gate()
+	tracking.Tables[0].Chains[0].Base.Priority = -200
+	rejecting := gate(ruleset.Rule{Verdict: ruleset.Verdict{Kind: ruleset.Unreachable}})
+	rejecting.Tables[0].Chains[0].Base.Priority = -300
 	twoTables := gate()
 	twoTables.Tables = append(twoTables.Tables, twoTables.Tables[0])
 	for want, rs := range map[string]*ruleset.Ruleset{
 		"a ruleset of one table is needed, there are 2": twoTables,
-		"priority -300 in prerouting":                   early,
+		"priority -200 in prerouting":                   tracking,
+		"can't be rejected in front of connection":      rejecting,
 		"chain gate, rule 1: the match \"x\" was read":  drop(ruleset.Opaque{Text: "x"}),
 		"unknown match <nil>":                           drop(nil),
 		"there is no set \"x\"":                         drop(ruleset.AddrMatch{Family: ruleset.IPv4, Set: "x"}),

@@ -29,17 +29,22 @@ type Result struct {
 	Rules   int      // how many rules it met
 }
 
-// Walk leads a packet through the jumps of a hook of table mangle.
+// Walk leads a packet through the jumps of a hook of table raw, then of table mangle.
 func Walk(rules *ipt.Rules, hook string, pk packet.Packet, host rulewalk.Host) (Result, error) {
-	w := &walker{table: &rules.IPv4.Mangle, sets: map[string]ipt.Set{}, pk: pk, host: host}
+	w := &walker{sets: map[string]ipt.Set{}, pk: pk, host: host}
+	family := &rules.IPv4
 	if pk.Dst.Is6() {
-		w.table = &rules.IPv6.Mangle
+		family = &rules.IPv6
 	}
 	for _, s := range rules.Sets {
 		w.sets[s.Name] = s
 	}
-	verdict, err := w.verdict(hook)
-	w.result.Verdict = verdict
+	var err error
+	for _, w.table = range []*ipt.Table{&family.Raw, &family.Mangle} {
+		if w.result.Verdict, err = w.verdict(hook); err != nil || w.result.Verdict == "DROP" {
+			break
+		}
+	}
 	return w.result, err
 }
 

@@ -3,11 +3,11 @@
 //	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { … }}
 //	r, err := rulewalk.Walk(&rs.Tables[0], ruleset.Prerouting, pk, host)
 //
-// Be aware: for tests alone. A limit is never over and a log never full; of several base chains at one hook only the
-// first is walked.
+// Be aware: for tests alone. A limit is never over and a log never full.
 package rulewalk
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,12 +34,19 @@ type Result struct {
 	Path  []string     // the chains it passed
 }
 
-// Walk leads a packet through the base chain of a hook. Where there is none, it is accepted.
+// Walk leads a packet through the base chains of a hook, in the order of their priorities: what one accepts comes to the
+// next. Where there is none, it is accepted.
 func Walk(t *ruleset.Table, hook ruleset.Hook, pk packet.Packet, host Host) (Result, error) {
 	w := walker{table: t, pk: pk, host: host, result: Result{Kind: ruleset.Accept}}
+	var base []ruleset.Chain
 	for _, ch := range t.Chains {
 		if ch.Base != nil && ch.Base.Hook == hook {
-			_, err := w.chain(ch.Name)
+			base = append(base, ch)
+		}
+	}
+	slices.SortStableFunc(base, func(a, b ruleset.Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+	for _, ch := range base {
+		if _, err := w.chain(ch.Name); err != nil || w.result.Kind != ruleset.Accept {
 			return w.result, err
 		}
 	}

@@ -40,8 +40,9 @@ func newPlace(t *testing.T) *place {
 	p := &place{t: t, ns: netns.New(t), dir: t.TempDir()}
 	p.host = local(t, p.dir)
 	p.a, p.b = filepath.Join(p.dir, "a.yaml"), filepath.Join(p.dir, "b.yaml")
-	for file, ports := range map[string]string{p.a: "[80, 443]", p.b: "[80, 8080, 9000-9100]"} {
-		text := "version: 1\nsets:\n  office: [192.0.2.0/24, \"2001:db8:aa::/48\"]\ninbound:\n  - allow: ssh\n    from: office\n  - allow: " + ports + "\n"
+	banned := "  - deny: any\n    from: [198.51.100.0/24, \"2001:db8:bad::/48\"]\n"
+	for file, rules := range map[string]string{p.a: "  - allow: [80, 443]\n", p.b: banned + "  - allow: [80, 8080, 9000-9100]\n"} {
+		text := "version: 1\nsets:\n  office: [192.0.2.0/24, \"2001:db8:aa::/48\"]\ninbound:\n" + rules + "  - allow: ssh\n    from: office\n"
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +162,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			time.Sleep(time.Duration(i*9) * time.Millisecond)
 			cmd.Process.Kill()
 			cmd.Wait()
-			// The families of iptables switch one after the other, so that one may be old and one new.
+			// The families of iptables switch one after the other, and their tables do: one may be old and one new.
 			if held := judging(p.held()); held != judging(a) && held != judging(b) && !mixed(held, a, b) {
 				t.Fatalf("killed after %d ms: the kernel holds neither policy:\n%s", i*9, held)
 			}
@@ -188,18 +189,18 @@ func judging(listing string) string {
 	return strings.TrimSpace(listing)
 }
 
-// mixed tells whether a listing has IPv4 of one policy and IPv6 of the other.
+// mixed tells whether each table in a listing is that of one policy or of the other.
 func mixed(held, a, b string) bool {
-	for _, pair := range [][2]string{{a, b}, {b, a}} {
-		if familyOf(held, "ip ") == familyOf(pair[0], "ip ") && familyOf(held, "ip6 ") == familyOf(pair[1], "ip6 ") && familyOf(a, "ip ") != "" {
-			return true
+	for _, table := range []string{"ip raw ", "ip mangle ", "ip6 raw ", "ip6 mangle "} {
+		if is := linesOf(held, table); is != linesOf(a, table) && is != linesOf(b, table) {
+			return false
 		}
 	}
-	return false
+	return linesOf(a, "ip mangle ") != ""
 }
 
-// familyOf are the lines of a listing that are of one family.
-func familyOf(listing, prefix string) string {
+// linesOf are the lines of a listing that begin with a prefix.
+func linesOf(listing, prefix string) string {
 	var lines []string
 	for line := range strings.Lines(listing) {
 		if strings.HasPrefix(line, prefix) {

@@ -68,7 +68,7 @@ func TestStopLeavesNoTrace(t *testing.T) {
 		if err := os.WriteFile(rejects, []byte("version: 1\ninbound:\n  - allow: ssh\n  - reject: 113/tcp\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, policy := range []string{p.a, rejects, p.a, p.b, rejects} {
+		for _, policy := range []string{p.a, rejects, p.b, p.a, p.b, rejects} {
 			p.apply(backend, policy, "").must(t, p.ns)
 		}
 		if p.held() == "" || p.dump() == before {
@@ -117,6 +117,9 @@ func TestDriftIsToldAndMended(t *testing.T) {
 			"rule gone":      {ip, "-t", "mangle", "-D", "QUAYWALL-denied", "-j", "DROP"},
 			"one family":     {"ip6tables-" + variant, "-t", "mangle", "-F", "QUAYWALL-gate"},
 			"flushed":        {ip, "-t", "mangle", "-F"},
+			"early jump":     {ip, "-t", "raw", "-D", "PREROUTING", "-j", "QUAYWALL-early"},
+			"early rules":    {"ip6tables-" + variant, "-t", "raw", "-F", "QUAYWALL-early-host"},
+			"raw flushed":    {ip, "-t", "raw", "-F"},
 		}
 	}
 	changes := map[string]map[string][]string{
@@ -124,6 +127,7 @@ func TestDriftIsToldAndMended(t *testing.T) {
 			"table gone":  {"nft", "delete", "table", "inet", "quaywall"},
 			"chain empty": {"nft", "flush", "chain", "inet", "quaywall", "gate"},
 			"rule more":   {"nft", "insert", "rule", "inet", "quaywall", "gate", "accept"},
+			"early rule":  {"nft", "insert", "rule", "inet", "quaywall", "early", "accept"},
 			"flushed":     {"nft", "flush", "ruleset"},
 		},
 		"iptables-nft": iptables("nft"), "iptables-legacy": iptables("legacy"),
@@ -133,7 +137,7 @@ func TestDriftIsToldAndMended(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				netns.Tool(t, change[0])
 				p := newPlace(t)
-				p.apply(backend, p.a, "").must(t, p.ns)
+				p.apply(backend, p.b, "").must(t, p.ns)
 				whole := p.held()
 				p.ns.Output(t, change[0], change[1:]...)
 				p.ns.Do(t, func() {
@@ -143,7 +147,7 @@ func TestDriftIsToldAndMended(t *testing.T) {
 					}
 				})
 				for range 2 {
-					p.apply(backend, p.a, "").must(t, p.ns)
+					p.apply(backend, p.b, "").must(t, p.ns)
 					if held := p.held(); held != whole {
 						t.Errorf("not mended: the kernel holds\n%s", held)
 					}

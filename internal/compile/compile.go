@@ -17,8 +17,10 @@ type Options struct {
 // TableName is the name of the table.
 const TableName = "quaywall"
 
-// The priorities of the base chains: right behind mangle, so that hand-written mangle rules come first; before filter.
+// The priorities of the base chains: behind the putting together of fragments (-400) and in front of connection tracking
+// (-200); right behind mangle, so that hand-written mangle rules come first; before filter.
 const (
+	earlyPriority    = -300
 	gatePriority     = -149
 	directPriority   = -10
 	outboundPriority = -149
@@ -34,6 +36,7 @@ func Compile(p *policy.Policy, inv *inventory.Inventory, o Options) (*ruleset.Ru
 	}
 	c := &compiler{policy: p, inv: inv, options: o, names: names{}, lists: map[string]*addrSet{}, maps: map[string]int{}}
 	c.prepareSets()
+	c.early()
 	c.gate()
 	c.direct()
 	c.outbound()

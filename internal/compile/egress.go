@@ -12,11 +12,16 @@ import (
 // bridgeMatch holds for packets that come from or leave for a Docker bridge.
 func (c *compiler) bridgeMatch(field ruleset.Field) ruleset.Match {
 	if c.bridges == "" {
-		all := append(c.inv.Bridges(), "docker0", "docker_gwbridge")
-		slices.Sort(all)
-		c.bridges = c.set(ruleset.Set{Name: "bridges", Key: ruleset.Iface, Ifaces: slices.Compact(all)})
+		c.bridges = c.set(ruleset.Set{Name: "bridges", Key: ruleset.Iface, Ifaces: c.bridgeNames()})
 	}
 	return ruleset.IfaceMatch{Field: field, Set: c.bridges}
+}
+
+// bridgeNames are the Docker bridges. Docker's two fixed names are among them, whether or not they exist.
+func (c *compiler) bridgeNames() []string {
+	all := append(c.inv.Bridges(), "docker0", "docker_gwbridge")
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // likeDocker is how Docker names the bridges that it makes by itself.

@@ -63,6 +63,8 @@ func (c *compiler) toHost(ch *ruleset.Chain) {
 	if c.policy.Hygiene {
 		add(c.chain("host", nil), c.hygiene(toChain("inbound"))...)
 	}
-	rules := where(c.policy.Inbound, func(r policy.Rule) bool { return r.To.Network == "" })
-	c.section(section{name: "inbound", section: policy.Inbound, rules: rules})
+	c.section(section{name: "inbound", section: policy.Inbound, rules: where(c.policy.Inbound, isToHost)})
 }
+
+// isToHost tells whether an inbound rule is about what is dialled to this host.
+func isToHost(r policy.Rule) bool { return r.To.Network == "" }

@@ -203,6 +203,7 @@ func (g *generator) policy() *policy.Policy {
 		Defaults: policy.Defaults{Inbound: policy.Verdict{Verb: g.verb()}, Egress: policy.Verdict{Verb: g.verb()},
 			Outbound: policy.Verdict{Verb: g.verb()}},
 		Hygiene: g.oneIn(2),
+		Keep:    g.oneIn(4),
 	}
 	if g.oneIn(2) {
 		p.Trusted = []string{"wg*"}
@@ -219,7 +220,10 @@ func (g *generator) verb() policy.Verb { return pick(g, policy.Deny, policy.Reje
 // rules makes long runs of like rules often, since these are what becomes maps.
 func (g *generator) rules(s policy.Section) []policy.Rule {
 	var rules []policy.Rule
-	for n := g.IntN(12); len(rules) < n; {
+	if s == policy.Inbound && g.oneIn(2) {
+		rules = g.banned()
+	}
+	for n := len(rules) + g.IntN(12); len(rules) < n; {
 		r := g.rule(s)
 		rules = append(rules, r)
 		if g.oneIn(4) {
@@ -235,6 +239,20 @@ func (g *generator) rules(s policy.Section) []policy.Rule {
 				rules = append(rules, r)
 			}
 		}
+	}
+	return rules
+}
+
+// banned makes rules that are judged in front of connection tracking where they come first, as most of these do.
+func (g *generator) banned() (rules []policy.Rule) {
+	for range 1 + g.IntN(4)*g.IntN(4) {
+		g.line++
+		r := policy.Rule{Pos: diag.Pos{File: "policy.yaml", Line: g.line}, What: []policy.Traffic{{}}, From: g.addresses(policy.Inbound, false)}
+		if g.oneIn(4) {
+			r.On = pick(g, []string{"eth*"}, []string{"eth1", "docker0"})
+		}
+		r.Log = g.oneIn(8)
+		rules = append(rules, r)
 	}
 	return rules
 }

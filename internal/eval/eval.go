@@ -13,6 +13,11 @@
 // host's, which the kernel does only where forwarding is on; so it is wherever Docker runs with IPv6. The lowest
 // address of an IPv4 network is not a broadcast address here, as in kernels since 5.14.
 //
+// What surely begins something is judged by the leading rules of the form "deny: any" before anything else is asked: a
+// SYN of theirs is denied though connection tracking takes it for part of a connection (one that was sent twice, one of a
+// simultaneous open), and so are the next requests of a ping that ran before the rule came, unless the policy keeps live
+// connections. Everything else of a connection goes on, answers to this host above all.
+//
 // What the language leaves to be read between its lines is read like this: a Docker bridge's own address is the host's
 // and not its network's, so egress judges a container that dials it; "to: host" in egress is that address and every
 // other unicast or anycast address of the host; a container's own address is opened by rules with "to: {network: …}"
@@ -48,6 +53,9 @@ type Decision struct {
 func Evaluate(p *policy.Policy, inv *inventory.Inventory, pk packet.Packet) Decision {
 	pk.Src, pk.Dst = pk.Src.Unmap().WithZone(""), pk.Dst.Unmap().WithZone("")
 	j := judge{p: p, inv: inv, host: host{inv, pk.In}, pk: pk}
+	if d, decided := j.early(); decided {
+		return d
+	}
 	switch {
 	case pk.In == "":
 		return j.outbound()
@@ -63,6 +71,61 @@ func Evaluate(p *policy.Policy, inv *inventory.Inventory, pk packet.Packet) Deci
 		return j.egress()
 	}
 	return j.inbound()
+}
+
+// early judges what begins something, whatever connection tracking says of it: from outside, to this host, and by the
+// inbound rules down to the first that does more than deny everything from some addresses. It is not decided where these
+// leave a packet to what follows, where all rules are asked.
+func (j judge) early() (d Decision, decided bool) {
+	if !j.begins() || !j.fromOutside() || !j.host.isDialled(j.pk.Dst) {
+		return Decision{}, false
+	}
+	for i, r := range j.p.Inbound {
+		switch {
+		case r.To.Network != "": // not about this host
+		case !deniesSource(r):
+			return Decision{}, false
+		case j.matchesInbound(r):
+			return j.byRule(policy.Inbound, i, r), true
+		}
+	}
+	return Decision{}, false
+}
+
+// fromOutside tells whether a packet comes in by an interface that is filtered and no Docker bridge.
+func (j judge) fromOutside() bool {
+	isTrusted := len(j.p.Trusted) > 0 && policy.MatchesInterface(j.p.Trusted, j.pk.In)
+	return j.pk.In != "" && j.pk.In != "lo" && !isTrusted && !j.host.isBridge(j.pk.In)
+}
+
+// begins tells whether a packet can't be an answer: the first of a TCP connection, or a request of ping. Where live
+// connections are kept a request may be a later one of a ping that goes on.
+func (j judge) begins() bool {
+	is4 := j.pk.Dst.Is4()
+	switch j.pk.Proto {
+	case policy.TCP:
+		return j.pk.Flags&(packet.FIN|packet.SYN|packet.RST|packet.PSH|packet.ACK|packet.URG) == packet.SYN
+	case policy.ICMP:
+		return is4 && j.pk.ICMPType == 8 && !j.p.Keep
+	case policy.ICMPv6:
+		return !is4 && j.pk.ICMPType == 128 && !j.p.Keep
+	}
+	return false
+}
+
+// deniesSource tells whether a rule denies everything from some addresses, at most by interface.
+func deniesSource(r policy.Rule) bool {
+	if r.Verb != policy.Deny || !r.From.Given || r.To.Given || len(r.Networks) > 0 {
+		return false
+	}
+	isAny := false
+	for _, t := range r.What {
+		if t.Published {
+			return false
+		}
+		isAny = isAny || t == policy.Traffic{}
+	}
+	return isAny
 }
 
 // judge is the packet in hand and what it is judged by.
@@ -191,13 +254,17 @@ func (j judge) outbound() Decision {
 func (j judge) rules(s policy.Section, matches func(policy.Rule) bool) Decision {
 	for i, r := range j.p.Rules(s) {
 		if matches(r) {
-			return Decision{Judged: true, Verb: r.Verb, Section: s, Rule: i, Origin: r.Origin(),
-				Why: fmt.Sprintf("rule %d of %s %s it", i+1, s, doing(r.Verb)), Limited: !r.Limit.IsZero()}
+			return j.byRule(s, i, r)
 		}
 	}
 	v := j.p.Default(s)
 	return Decision{Judged: true, Verb: v.Verb, Section: s, Rule: -1, Origin: policy.OriginOf(v.Pos),
 		Why: fmt.Sprintf("no rule of %s matches; the default %s it", s, doing(v.Verb))}
+}
+
+func (j judge) byRule(s policy.Section, i int, r policy.Rule) Decision {
+	return Decision{Judged: true, Verb: r.Verb, Section: s, Rule: i, Origin: r.Origin(),
+		Why: fmt.Sprintf("rule %d of %s %s it", i+1, s, doing(r.Verb)), Limited: !r.Limit.IsZero()}
 }
 
 // doing is the verb in a sentence.

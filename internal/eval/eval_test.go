@@ -380,6 +380,57 @@ func TestS6(t *testing.T) {
 	})
 }
 
+// What begins something is denied by the leading rules before anything else is asked, whatever connection tracking says.
+func TestLeadingDenies(t *testing.T) {
+	const first, later, known = "rule 1 of inbound denies it", "rule 3 of inbound denies it", "it belongs to a connection that is already there"
+	const banned = "198.51.100.66"
+	p := s6()
+	p.Hygiene, p.Trusted = true, []string{"wg0"}
+	rows := []row{
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 in eth0 state established flags S", deny, "policy.yaml:10", first},
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 in eth0 state invalid flags S", deny, "policy.yaml:10", first},
+		{"tcp 198.51.100.66:5 -> 127.0.0.1:80 in eth0", deny, "policy.yaml:10", first},
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 in eth0 state established flags SA", allow, "", known},
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 in eth0 state established flags SP", allow, "", known},
+		{"udp 198.51.100.66:5 -> 192.168.0.1:80 in eth0 state established", allow, "", known},
+		{"icmp/0 198.51.100.66 -> 192.168.0.1 in eth0 state established", allow, "", known},
+		{"icmp6/129 2001:db8:bad::1 -> 2001:db8:1::1 in eth0 state established", allow, "", known},
+		{"tcp 198.51.100.66:5 -> 192.0.2.1:80 in eth0 state established flags S", allow, "", known},
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 in wg0", allow, "", "it comes in by a trusted interface"},
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 in lo", allow, "", "loopback traffic always passes"},
+		{"tcp 198.51.100.66:5 -> 192.168.0.1:80 from container bridge state established flags S", allow, "", known},
+	}
+	check(t, p, append(rows,
+		row{"icmp/8 198.51.100.66 -> 192.168.0.1 in eth0 state established", deny, "policy.yaml:10", first},
+		row{"icmp6/128 2001:db8:bad::1 -> 2001:db8:1::1 in eth0 state established", deny, "policy.yaml:10", first}))
+	p.Keep = true
+	check(t, p, append(rows,
+		row{"icmp/8 198.51.100.66 -> 192.168.0.1 in eth0 state established", allow, "", known},
+		row{"icmp6/128 2001:db8:bad::1 -> 2001:db8:1::1 in eth0 state established", allow, "", known}))
+
+	// A rule about a network isn't about the host; one that does more ends the list.
+	toNetwork := policy.Rule{Verb: policy.Allow, What: tcp(80), To: policy.Addresses{Given: true, Network: "routed"}}
+	deny3 := policy.Rule{Verb: policy.Deny, What: anything, From: from(banned)}
+	const packet = "tcp 198.51.100.66:5 -> 192.168.0.1:80 in eth0 state established flags S"
+	for _, c := range []struct {
+		second policy.Rule
+		want   row
+	}{
+		{toNetwork, row{packet, deny, "policy.yaml:5", later}},
+		{policy.Rule{Verb: policy.Deny, What: anything, From: from("192.0.2.9")}, row{packet, deny, "policy.yaml:5", later}},
+		{policy.Rule{Verb: policy.Deny, What: anything, From: from("192.0.2.9"), On: []string{"eth1"}}, row{packet, deny, "policy.yaml:5", later}},
+		{policy.Rule{Verb: policy.Deny, What: tcp(22)}, row{packet, allow, "", known}},
+		{policy.Rule{Verb: policy.Allow, What: anything, From: from("192.0.2.9")}, row{packet, allow, "", known}},
+		{policy.Rule{Verb: policy.Reject, What: anything, From: from("192.0.2.9")}, row{packet, allow, "", known}},
+		{policy.Rule{Verb: policy.Deny, What: anything, From: from("192.0.2.9"), To: from("192.168.0.1")}, row{packet, allow, "", known}},
+		{policy.Rule{Verb: policy.Deny, What: anything, From: from("192.0.2.9"), Networks: []string{"bridge"}}, row{packet, allow, "", known}},
+		{policy.Rule{Verb: policy.Deny, What: append(published, policy.Traffic{}), From: from("192.0.2.9")}, row{packet, allow, "", known}},
+	} {
+		p.Inbound = rules(3, policy.Rule{Verb: policy.Deny, What: anything, From: from("192.0.2.8")}, c.second, deny3)
+		check(t, p, []row{c.want})
+	}
+}
+
 func TestS7(t *testing.T) {
 	const egDefault, outDefault = "no rule of egress matches; the default denies it", "no rule of outbound matches; the default denies it"
 	check(t, s7(), []row{

@@ -32,19 +32,29 @@ var shapes = map[string]func(n int) string{
 	},
 	"sources": func(n int) string {
 		var b strings.Builder
-		b.WriteString("version: 1\nsets:\n  many: [")
-		for i := range n - 1 {
-			fmt.Fprintf(&b, "10.%d.%d.%d, ", i>>15&255, i>>7&255, i<<1&255)
-		}
-		fmt.Fprintf(&b, "%s]\ninbound:\n  - allow: 8080/tcp\n    from: many\n", clientAddr)
+		fmt.Fprintf(&b, "version: 1\nsets:\n  many: [%s%s]\n", addresses(n-1), clientAddr)
+		b.WriteString("inbound:\n  - allow: 8080/tcp\n    from: many\n")
 		return b.String()
 	},
+	"denied sources": func(n int) string {
+		return "version: 1\nsets:\n  many: [" + strings.TrimSuffix(addresses(n), ", ") +
+			"]\ninbound:\n  - {deny: any, from: many}\n  - allow: 8080/tcp\n"
+	},
+}
+
+// addresses is a list of n of them that don't touch.
+func addresses(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "10.%d.%d.%d, ", i>>15&255, i>>7&255, i<<1&255)
+	}
+	return b.String()
 }
 
 func TestNewConnections(t *testing.T) {
 	const during = 700 * time.Millisecond
 	for _, backend := range backends {
-		for _, shape := range []string{"rules", "ports", "sources"} {
+		for _, shape := range []string{"rules", "ports", "sources", "denied sources"} {
 			ours, bare := newNetwork(t), newNetwork(t)
 			serve(t, ours.container, serverPort)
 			serve(t, bare.container, serverPort)
@@ -94,29 +104,58 @@ var byHandDrops = map[string]string{
 	"mangle":      "iptables -t mangle -A PREROUTING -i eth0 -p udp --dport 8081 -j DROP",
 	"prerouting": "nft -f - <<E\ntable inet hand { chain c { type filter hook prerouting priority -149; ct state established accept; " +
 		"iifname eth0 udp dport 8081 drop; }\n}\nE",
+	// These ask what any rule there has to ask: a SYN, from one of these, to this host.
+	"raw by iptables": "ipset create banned hash:net && ipset add banned 198.51.100.0/24 && ipset add banned " + clientAddr +
+		" && iptables -t raw -A PREROUTING -i eth0 -p tcp --syn -m set --match-set banned src -m addrtype --dst-type LOCAL -j DROP",
+	"raw by nft": "nft -f - <<E\ntable inet hand { set banned { type ipv4_addr; flags interval; elements = { 198.51.100.0/24, " + clientAddr +
+		" }; }\nchain c { type filter hook prerouting priority -300; iifname eth0 tcp flags & (fin|syn|rst|ack) == syn ip saddr @banned " +
+		"fib daddr type local counter drop; }\n}\nE",
+}
+
+// denied is one comparison of denied packets.
+type denied struct {
+	what, policy string
+	flood        func(*testing.T, *network, time.Duration) float64
+	beside       string // of byHandDrops
+	least        float64
 }
 
 func TestDenied(t *testing.T) {
 	const during = 500 * time.Millisecond
-	policies := map[string]string{
-		"default":  "version: 1\nlog: {denied: off}\ninbound:\n  - allow: ssh\n",
-		"deny any": "version: 1\nlog: {denied: off}\nsets:\n  banned: [198.51.100.0/24, " + clientAddr + "]\ninbound:\n  - {deny: any, from: banned}\n  - allow: ssh\n",
-	}
+	const nothing = "version: 1\nlog: {denied: off}\ninbound:\n  - allow: ssh\n"
+	const banned = "version: 1\nlog: {denied: off}\nsets:\n  banned: [198.51.100.0/24, " + clientAddr +
+		"]\ninbound:\n  - {deny: any, from: banned}\n  - allow: ssh\n"
 	for _, backend := range backends {
-		sameHook := map[string]string{"nft": "prerouting", "iptables": "mangle"}[backend]
-		for _, c := range []struct {
-			policy, beside string
-			least          float64
-		}{{"default", "DOCKER-USER", 1.35}, {"deny any", "DOCKER-USER", 2.2}, {"default", sameHook, 0.95}} {
-			ours, theirs := newNetwork(t), newNetwork(t)
-			newHost(t, ours.host, backend).apply(t, policies[c.policy])
-			theirs.host.Output(t, "sh", "-c", byHandDrops[c.beside])
-			row := compare(Row{What: fmt.Sprintf("denied packets, %s, %s", c.policy, backend), Unit: "/s",
-				Beside: "one drop by hand in " + c.beside + ", /s", Target: fmt.Sprintf("at least %.2f ×", c.least)}, 7,
-				func() float64 { return flood(t, ours.client, at(hostAddr, closedPort), during) },
-				func() float64 { return flood(t, theirs.client, at(hostAddr, closedPort), during) })
-			row.Met = row.Ratio >= c.least
-			report.Add(row)
+		for _, c := range []denied{
+			{"UDP by default", nothing, floodUDP, "DOCKER-USER", 1.35},
+			{"UDP by default", nothing, floodUDP, map[string]string{"nft": "prerouting", "iptables": "mangle"}[backend], 0.95},
+			{"SYNs by deny any from a set", banned, floodSYN, "DOCKER-USER", 2.2},
+			{"SYNs by deny any from a set", banned, floodSYN, "raw by " + backend, 0.95},
+			{"UDP by deny any from a set, judged at the gate since it may be an answer", banned, floodUDP, "DOCKER-USER", 1.35},
+		} {
+			report.Add(c.measure(t, backend, during))
 		}
 	}
+}
+
+func (c denied) measure(t *testing.T, backend string, during time.Duration) Row {
+	t.Helper()
+	ours, theirs := newNetwork(t), newNetwork(t)
+	newHost(t, ours.host, backend).apply(t, c.policy)
+	theirs.host.Output(t, "sh", "-ec", byHandDrops[c.beside])
+	row := compare(Row{What: "denied packets, " + c.what + ", " + backend, Unit: "/s",
+		Beside: "one drop by hand in " + c.beside + ", /s", Target: fmt.Sprintf("at least %.2f ×", c.least)}, 7,
+		func() float64 { return c.flood(t, ours, during) }, func() float64 { return c.flood(t, theirs, during) })
+	row.Met = row.Ratio >= c.least
+	return row
+}
+
+func floodUDP(t *testing.T, n *network, during time.Duration) float64 {
+	t.Helper()
+	return flood(t, n.client, at(hostAddr, closedPort), during)
+}
+
+func floodSYN(t *testing.T, n *network, during time.Duration) float64 {
+	t.Helper()
+	return synFlood(t, n, at(clientAddr, 0), at(hostAddr, closedPort), during)
 }

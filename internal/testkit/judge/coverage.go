@@ -28,6 +28,7 @@ func (c *Coverage) add(cs *Case) {
 	for _, p := range cs.probes {
 		c.packet(p)
 		c.decision(cs.policy, p)
+		c.path(cs, p)
 	}
 }
 
@@ -57,6 +58,14 @@ func (c *Coverage) packet(p *probe) {
 		c.count("way", "lost in the kernel")
 	case p.want.Verb == policy.Reject && !p.answerable():
 		c.count("way", "can't be answered")
+	}
+}
+
+// path counts what was judged in front of connection tracking, which only the compiled rules tell.
+func (c *Coverage) path(cs *Case, p *probe) {
+	_, walked, err := cs.walk(p)
+	if err == nil && slices.Contains(walked.Path, "early-host") {
+		c.count("early", packet.ProtoName(p.pk.Proto)+map[bool]string{true: " goes on", false: " dropped"}[slices.Contains(walked.Path, "gate")])
 	}
 }
 
@@ -114,6 +123,7 @@ var required = map[string]string{
 	"form":       "whole; in fragments; bridged; wrong checksum",
 	"flags":      "S; A; PA; SA; FA; R; RA; none; FS; SR; F; SU; SP; FPU; AU; FRA",
 	"way":        "DNAT",
+	"early":      "tcp dropped; tcp goes on; icmp dropped; icmp6 dropped",
 	"qualifier":  "from; from not; to; to not; to host; to network; on; network; limit; log; sets; published; any; far down",
 	"kind": "from a container; from a container to a container; from a container to the host; from a container to a published port; " +
 		"from the host; from the host to itself; from the host to a container; to the host; to a published port; to a container's own address; " +

@@ -25,8 +25,32 @@ type fault struct {
 	nftOnly bool
 }
 
-// faults are in the order of the gate.
+// faults are in the order of the chains that packets come to.
 var faults = []fault{
+	{name: "what answers a SYN is dropped early", plant: inChain("early", func(r *ruleset.Rule) bool {
+		for i, m := range r.Matches {
+			if f, ok := m.(ruleset.TCPFlagsMatch); ok {
+				f.Mask &^= packet.ACK
+				r.Matches[i] = f
+				return true
+			}
+		}
+		return false
+	})},
+	{name: "datagrams are dropped early", plant: inChain("early", func(r *ruleset.Rule) bool {
+		was := slices.ContainsFunc(r.Matches, func(m ruleset.Match) bool { return m == ruleset.ProtoMatch{Proto: policy.UDP} })
+		if was {
+			r.Verdict = ruleset.Verdict{Kind: ruleset.Goto, Chain: "early-source"}
+		}
+		return was
+	})},
+	{name: "the denied sources are forgotten", plant: inChain("early-source", func(r *ruleset.Rule) bool {
+		had := len(r.Matches) > 0
+		r.Matches = nil
+		return had
+	})},
+	{name: "containers are judged early", plant: inChain("early-host", without[ruleset.IfaceMatch])},
+	{name: "what is routed is dropped early", plant: inChain("early-host", without[ruleset.AddrTypeMatch])},
 	{name: "the loopback rule is forgotten", plant: dropRule(noted("loopback address from outside"))},
 	{name: "a glob is taken for a name", plant: eachMatch(func(m ruleset.IfaceMatch) (ruleset.Match, bool) {
 		i := slices.IndexFunc(m.Names, func(n string) bool { return strings.HasSuffix(n, "*") && n != "br-*" })
@@ -214,7 +238,7 @@ var faults = []fault{
 	})},
 	{hidden: true, nftOnly: true, name: "the destination is looked up behind DNAT", plant: func(t *ruleset.Table) bool {
 		for i, ch := range t.Chains {
-			if ch.Base != nil && ch.Base.Hook == ruleset.Prerouting {
+			if ch.Name == "gate" {
 				base := *ch.Base
 				base.Priority = -90
 				t.Chains[i].Base = &base
@@ -342,6 +366,27 @@ func dropFirst(t *ruleset.Table, is func(ruleset.Rule) bool) bool {
 		}
 	}
 	return false
+}
+
+// without takes the first match of a type from a rule.
+func without[M ruleset.Match](r *ruleset.Rule) bool {
+	i := slices.IndexFunc(r.Matches, isType[M])
+	if i >= 0 {
+		r.Matches = slices.Delete(slices.Clone(r.Matches), i, i+1)
+	}
+	return i >= 0
+}
+
+// inChain changes all rules of one chain that it can.
+func inChain(name string, change func(*ruleset.Rule) bool) func(*ruleset.Table) bool {
+	return func(t *ruleset.Table) bool {
+		i := slices.IndexFunc(t.Chains, func(c ruleset.Chain) bool { return c.Name == name })
+		if i < 0 {
+			return false
+		}
+		one := ruleset.Table{Chains: t.Chains[i : i+1]}
+		return eachRule(&one, change)
+	}
 }
 
 // eachRule changes all rules that it can.

@@ -142,6 +142,9 @@ func (g generator) settings() []string {
 	if g.oneIn(2) {
 		s = append(s, "trusted: ["+pick(g, "wg0", `"wg*"`, "wg0, eth1", "br-00000000bace", "eth9")+"]")
 	}
+	if g.oneIn(4) {
+		s = append(s, "established: keep")
+	}
 	return s
 }
 
@@ -232,6 +235,10 @@ func (g generator) rows(sets []setText, s policy.Section) (rows []rowText) {
 	n := g.IntN(7)
 	if s == policy.Inbound {
 		n = 1 + g.IntN(10)
+		if g.oneIn(3) {
+			rows = g.banned(sets)
+			n += len(rows)
+		}
 	}
 	for len(rows) < n {
 		r := g.row(sets, s)
@@ -239,6 +246,22 @@ func (g generator) rows(sets []setText, s policy.Section) (rows []rowText) {
 		if g.oneIn(8) {
 			rows = append(rows, g.run(sets, s, r)...)
 		}
+	}
+	return rows
+}
+
+// banned is rows that deny everything from some addresses: in front of all others they are judged before connection
+// tracking.
+func (g generator) banned(sets []setText) (rows []rowText) {
+	for range pick(g, 1, 1, 2, 3, 8) {
+		r := rowText{verb: "deny", what: []string{"any"}, quals: []qualifier{{"from", g.named(sets, g.oneIn(10))}}}
+		if g.oneIn(5) {
+			r.quals = append(r.quals, qualifier{"on", g.on(policy.Inbound)})
+		}
+		if g.oneIn(5) {
+			r.quals = append(r.quals, qualifier{"log", "true"})
+		}
+		rows = append(rows, r)
 	}
 	return rows
 }

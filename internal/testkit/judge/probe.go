@@ -636,6 +636,9 @@ func (a *aimer) track(pr *probe) bool {
 	isReply := pr.pk.ICMPType == 0 && pk.Proto == policy.ICMP || pr.pk.ICMPType == 129 && pk.Proto == policy.ICMPv6
 	isEcho := pk.Proto == policy.ICMP || pk.Proto == policy.ICMPv6
 	if isReply || !isEcho && a.oneIn(2) {
+		if pk.Proto == policy.TCP && a.oneIn(3) {
+			pr.pk.Flags = packet.SYN | packet.ACK // the answer to the first packet, once more
+		}
 		opening = reversed(opening)
 		if isReply {
 			opening.ICMPType = map[uint8]uint8{0: 8, 129: 128}[pr.pk.ICMPType]

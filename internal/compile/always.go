@@ -32,11 +32,14 @@ const protoIGMP = 2
 // linkLocal are the addresses that each link has for itself.
 var linkLocal = netset.Of(netip.MustParsePrefix("fe80::/10"))
 
+// The ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) listen on.
+const dhcpClient, dhcp6Client = 68, 546
+
 func dhcpReplies() []ruleset.Rule {
 	return []ruleset.Rule{
-		passes("DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, 68))...),
+		passes("DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, dhcpClient))...),
 		passes("DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
-			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, 546)),
+			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, dhcp6Client)),
 	}
 }
 

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"quaywall/internal/netset"
 	"quaywall/internal/policy"
 	"quaywall/internal/ruleset"
 )
@@ -44,9 +45,11 @@ func (c *compiler) pickUp(ch *ruleset.Chain) {
 	}
 }
 
-// shortCut leads clean SYNs to this host past the rules that none of them could match.
+// shortCut leads clean SYNs and datagrams to this host past the rules that none of them could match.
 func (c *compiler) shortCut(ch *ruleset.Chain) {
-	add(ch, leads(c.hostChain(), "a connection to this host", append(cleanSYN(), toThisHost())...))
+	noDHCP := ruleset.PortMatch{Field: ruleset.DstPort, Ports: []netset.Ports{{First: dhcpClient, Last: dhcpClient}, {First: dhcp6Client, Last: dhcp6Client}}, Not: true}
+	add(ch, leads(c.hostChain(), "a connection to this host", append(cleanSYN(), toThisHost())...),
+		leads(c.hostChain(), "a datagram to this host", ruleset.ProtoMatch{Proto: policy.UDP}, noDHCP, toThisHost()))
 }
 
 // hostChain is the chain for what is dialled to this host.
@@ -60,10 +63,13 @@ func (c *compiler) hostChain() string {
 // toHost judges what is dialled to this host.
 func (c *compiler) toHost(ch *ruleset.Chain) {
 	add(ch, leads(c.hostChain(), "dialled to this host", toThisHost()), leads(c.hostChain(), "dialled on another link", fromOffLink()...))
+	inbound := section{name: "inbound", section: policy.Inbound, rules: where(c.policy.Inbound, isToHost)}
 	if c.policy.Hygiene {
-		add(c.chain("host", nil), c.hygiene(toChain("inbound"))...)
+		host := c.chain("host", nil)
+		add(host, c.closedPorts(inbound)...)
+		add(host, c.hygiene(toChain("inbound"))...)
 	}
-	c.section(section{name: "inbound", section: policy.Inbound, rules: where(c.policy.Inbound, isToHost)})
+	c.section(inbound)
 }
 
 // isToHost tells whether an inbound rule is about what is dialled to this host.

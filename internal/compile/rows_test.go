@@ -94,7 +94,8 @@ func TestTrap38(t *testing.T) {
 	always := []row{
 		{"the host's own flow", socket(flags(pk(tcp, "eth0", "198.51.100.9", "192.0.2.1", 22_222), ack)), false, false, accept, ""},
 		{"a SYN to a socket bound to one address", socket(pk(tcp, "eth0", "198.51.100.9", "192.0.2.1", 22_222)), false, false, drop, "default"},
-		{"an ACK out of nowhere", flags(pk(tcp, "eth0", "198.51.100.9", "192.0.2.1", 22_222), ack), false, false, drop, ""},
+		{"an ACK out of nowhere", flags(pk(tcp, "eth0", "198.51.100.9", "192.0.2.1", 22_222), ack), false, false, drop, "default"},
+		{"an ACK out of nowhere to an open port", flags(pk(tcp, "eth0", "198.51.100.9", "192.0.2.1", 22), ack), false, false, drop, ""},
 		{"a container's flow to the host", socket(flags(pk(tcp, "docker0", "172.17.0.2", "192.0.2.1", 22_222), ack)), false, false, accept, ""},
 	}
 	restricting := withoutNetworks()

@@ -64,7 +64,7 @@ func shapes() []shape {
 	return []shape{
 		{name: "10000 rules on 10000 ports", path: 40, weight: 10_200,
 			rules: manyRules(10_000, func(i int) policy.Rule { return policy.Rule{Verb: verbOf(i), What: one(i)} })},
-		{name: "10000 rules on 10000 ports from 10000 sources", path: 46, weight: 21_200, chains: 1100,
+		{name: "10000 rules on 10000 ports from 10000 sources", path: 49, weight: 21_200, chains: 1100,
 			rules: manyRules(10_000, func(i int) policy.Rule { return policy.Rule{Verb: verbOf(i), What: one(i), From: fromAddr(i)} })},
 		{name: "10000 rules on one port", path: 45, weight: 10_200,
 			rules: manyRules(10_000, func(i int) policy.Rule {

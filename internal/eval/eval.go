@@ -156,7 +156,7 @@ func (j judge) inbound() Decision {
 		return j.always(policy.Inbound, policy.Allow, "networks cannot live without it")
 	case j.ranBefore():
 		return j.always(policy.Inbound, policy.Allow, "it belongs to a connection from before the policy")
-	case j.p.Hygiene && (toHost || toContainer) && j.unhygienic() != "":
+	case j.p.Hygiene && (toContainer || toHost && !j.isClosed()) && j.unhygienic() != "":
 		return j.always(policy.Inbound, policy.Deny, "hygiene: "+j.unhygienic())
 	case toContainer:
 		return j.openedContainer(opened)
@@ -164,6 +164,50 @@ func (j judge) inbound() Decision {
 		return j.rules(policy.Inbound, func(r policy.Rule) bool { return r.To.Network == "" && j.matchesInbound(r) })
 	}
 	return j.unjudged(policy.Inbound, "it is neither for this host nor for a container")
+}
+
+// isClosed tells whether no rule is about the port that is dialled, and the default denies: then it is the default that does,
+// well made or not.
+func (j judge) isClosed() bool {
+	if j.pk.Proto != policy.TCP && j.pk.Proto != policy.UDP || j.p.Default(policy.Inbound).Verb != policy.Deny {
+		return false
+	}
+	for _, r := range j.p.Inbound {
+		if r.To.Network == "" && j.names(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// names tells whether an inbound rule is about the port that is dialled, whoever dials it and at whichever address.
+func (j judge) names(r policy.Rule) bool {
+	for _, t := range r.What {
+		any := t == policy.Traffic{} || t.Proto == j.pk.Proto && t.Ports.Contains(j.pk.DstPort)
+		if !t.Published && len(r.Networks) == 0 {
+			if any {
+				return true
+			}
+			continue
+		}
+		for _, p := range j.inv.Published {
+			if p.Proto == j.pk.Proto && p.Port == j.pk.DstPort && (any || t.Published) && (len(r.Networks) == 0 || shares(p.Networks, r.Networks)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func shares(a, b []string) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // isDialled tells whether the packet is for this host, be it among others. A link-local address is dialled from a link-local

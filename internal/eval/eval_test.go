@@ -515,7 +515,7 @@ func TestS9(t *testing.T) {
 
 		// Hygiene: states and flags.
 		{"tcp 198.51.100.7:5 -> 192.168.0.1:22 in eth0 state invalid", deny, "", invalid},
-		{"udp 198.51.100.7:5 -> 192.168.0.1:22 in eth0 state invalid", deny, "", invalid},
+		{"udp 198.51.100.7:5 -> 192.168.0.1:22 in eth0 state invalid", deny, "default", inDefault}, // no rule is about the port
 		{"tcp 198.51.100.7:5 -> 192.168.0.1:22 in eth0 flags A", deny, "", noSYN},
 		{"tcp 198.51.100.7:5 -> 192.168.0.1:22 in eth0 flags SA", deny, "", noSYN},
 		{"tcp 198.51.100.7:5 -> 192.168.0.1:22 in eth0 flags R", deny, "", noSYN},
@@ -539,8 +539,8 @@ func TestS9(t *testing.T) {
 		{"icmp6/128 fe80::a -> 2001:db8:1::1 in eth1", allow, "policy.yaml:5", "rule 3 of inbound allows it"},
 		{"tcp 172.17.0.9:5 -> 192.168.0.1:22 in eth0", deny, "", spoof},
 		{"tcp [fd00:17::9]:5 -> [2001:db8:1::1]:22 in eth0", deny, "", spoof},
-		{"udp 224.0.0.5:5 -> 192.168.0.1:22 in eth0", deny, "", spoof},
-		{"udp [ff02::5]:5 -> [2001:db8:1::1]:22 in eth0", deny, "", spoof},
+		{"udp 224.0.0.5:5 -> 192.168.0.1:22 in eth0", deny, "default", inDefault},
+		{"udp [ff02::5]:5 -> [2001:db8:1::1]:22 in eth0", deny, "default", inDefault},
 
 		// Hygiene judges neither routed packets nor those of a connection from before the policy, nor containers.
 		{"tcp 198.51.100.7:5 -> 192.0.2.1:22 in eth0 flags SF", allow, "", elsewhere},

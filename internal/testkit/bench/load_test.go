@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -130,46 +131,36 @@ func connections(t *testing.T, ns *netns.NS, to netip.AddrPort, during time.Dura
 	return float64(count) / time.Since(start).Seconds()
 }
 
-// flood sends UDP packets of one flow for a while and gives packets a second. On a veth pair the receiving host works on
-// the sender's processor, in the sender's time: what is sent has been judged.
-func flood(t *testing.T, ns *netns.NS, to netip.AddrPort, during time.Duration) float64 {
-	t.Helper()
-	var rate float64
-	ns.Do(t, func() {
-		family, addr := sockaddr(to)
-		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		if err := unix.Connect(fd, addr); err != nil {
-			t.Fatal(err)
-		}
-		payload, count, start := make([]byte, 18), 0, time.Now()
-		for time.Since(start) < during {
-			for range 256 {
-				if _, err := unix.Write(fd, payload); err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ECONNREFUSED) {
-					t.Fatal(err)
-				}
-			}
-			count += 256
-		}
-		rate = float64(count) / time.Since(start).Seconds()
-	})
-	return rate
-}
-
-// synFlood sends SYNs from random ports of the client for a while and gives packets a second, as flood does. They go out as
-// frames, many with one call: the less the sender costs, the more of the time is the host's. What the host's queue had no
-// room for doesn't count.
+// synFlood sends SYNs from random ports of the client for a while and gives packets a second.
 func synFlood(t *testing.T, n *network, from, to netip.AddrPort, during time.Duration) float64 {
 	t.Helper()
-	way := frame.Way{SrcMAC: card(t, n.client).Attrs().HardwareAddr, DstMAC: card(t, n.host).Attrs().HardwareAddr, Dst: to}
+	way := n.way(t, to)
 	var frames [][]byte
 	for _, port := range rand.Perm(60_000)[:4096] {
 		way.Src = netip.AddrPortFrom(from.Addr(), uint16(2_000+port))
 		frames = append(frames, way.TCP(frame.SYN))
 	}
+	return flood(t, n, frames, during)
+}
+
+// udpFlood sends datagrams of one flow for a while and gives packets a second.
+func udpFlood(t *testing.T, n *network, from, to netip.AddrPort, during time.Duration) float64 {
+	t.Helper()
+	way := n.way(t, to)
+	way.Src = from
+	return flood(t, n, slices.Repeat([][]byte{way.UDP(make([]byte, 18))}, 4096), during)
+}
+
+// way leads from the client to the host.
+func (n *network) way(t *testing.T, to netip.AddrPort) frame.Way {
+	return frame.Way{SrcMAC: card(t, n.client).Attrs().HardwareAddr, DstMAC: card(t, n.host).Attrs().HardwareAddr, Dst: to}
+}
+
+// flood sends frames over and over, many with one call: the less the sender costs, the more of the time is the host's. What
+// the host's queue had no room for doesn't count. On a veth pair the receiving host works on the sender's processor, in the
+// sender's time: what is sent has been judged.
+func flood(t *testing.T, n *network, frames [][]byte, during time.Duration) float64 {
+	t.Helper()
 	before := card(t, n.client).Attrs()
 	var count int
 	var took time.Duration
@@ -185,7 +176,7 @@ func synFlood(t *testing.T, n *network, from, to netip.AddrPort, during time.Dur
 		b, start := newBatch(frames), time.Now()
 		for took < during {
 			if err := b.send(fd); err != nil {
-				t.Fatal("sending SYNs: ", err)
+				t.Fatal("sending: ", err)
 			}
 			count, took = count+len(frames), time.Since(start)
 		}

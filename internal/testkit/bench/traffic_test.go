@@ -102,12 +102,13 @@ func TestEstablished(t *testing.T) {
 	}
 }
 
-// byHandDrops are single hand-written drops at the places that a firewall could choose.
+// byHandDrops are single hand-written drops at the places that a firewall could choose. Before routing they ask whether it is
+// this host that is dialled, as any rule there has to that leaves routed traffic alone.
 var byHandDrops = map[string]string{
 	"DOCKER-USER": "iptables -I DOCKER-USER -i eth0 -j DROP",
-	"mangle":      "iptables -t mangle -A PREROUTING -i eth0 -p udp --dport 8081 -j DROP",
+	"mangle":      "iptables -t mangle -A PREROUTING -i eth0 -p udp --dport 8081 -m addrtype --dst-type LOCAL -j DROP",
 	"prerouting": "nft -f - <<E\ntable inet hand { chain c { type filter hook prerouting priority -149; ct state established accept; " +
-		"iifname eth0 udp dport 8081 drop; }\n}\nE",
+		"iifname eth0 udp dport 8081 fib daddr type local counter drop; }\n}\nE",
 	// These ask what any rule there has to ask: a SYN, from one of these, to this host.
 	"raw by iptables": "ipset create banned hash:net && ipset add banned 198.51.100.0/24 && ipset add banned " + clientAddr +
 		" && iptables -t raw -A PREROUTING -i eth0 -p tcp --syn -m set --match-set banned src -m addrtype --dst-type LOCAL -j DROP",

@@ -213,13 +213,23 @@ func (c *change) commit(ctx context.Context) error {
 	}
 	err := c.step("commit", func() error { return c.chosen.backend.Commit(ctx, c.rules) })
 	if err != nil {
-		return err
+		return c.unlessUnchanged(ctx, err)
 	}
 	err = c.step("read", func() error { return c.verify(ctx) })
 	if err != nil {
-		return c.putBack(ctx, err)
+		return c.putBack(ctx, "reading back what was put in force", err)
 	}
 	return nil
+}
+
+// unlessUnchanged puts the policy of before back where a commit failed and changed something all the same: hand-written
+// rules come after all others, and may be the ones that fail.
+func (c *change) unlessUnchanged(ctx context.Context, cause error) error {
+	now, err := c.chosen.backend.Read(ctx)
+	if err == nil && Compare(c.chosen.listing, now).None() {
+		return cause
+	}
+	return c.putBack(ctx, "putting the rules into the kernel", errors.Join(cause, err))
 }
 
 // adopt keeps flows alive that nothing in a packet shows to be old (design trap 38). Without it they have to be begun anew,
@@ -239,9 +249,9 @@ func (c *change) verify(ctx context.Context) error {
 }
 
 // putBack makes the kernel hold what it held before a commit that went wrong.
-func (c *change) putBack(ctx context.Context, cause error) error {
+func (c *change) putBack(ctx context.Context, doing string, cause error) error {
 	b := c.chosen.backend
-	f := &FailedError{Doing: "reading back what was put in force", Err: cause, Next: "apply again; if it stays, this is a bug worth reporting"}
+	f := &FailedError{Doing: doing, Err: cause, Next: "apply again; if it stays, this is a bug worth reporting"}
 	var err error
 	switch {
 	case !c.chosen.holds():

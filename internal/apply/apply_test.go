@@ -176,6 +176,25 @@ func TestFailureLeavesTheOldPolicy(t *testing.T) {
 	}
 }
 
+// A commit that fails when a part of it is in force, as hand-written rules may, which come last, is taken back.
+func TestCommitThatFailsHalfway(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		before := w.rules()
+		w.nft.fail["rest"] = errors.New("hand-written rules: no such set")
+		w.write(t, 80, 443)
+		_, err := w.Apply(t.Context(), w.options())
+		var failed *apply.FailedError
+		if !errors.As(err, &failed) || failed.Doing != "putting the rules into the kernel" || failed.Left != "the policy of before is in force again" ||
+			!strings.Contains(err.Error(), "no such set") {
+			t.Errorf("got %v", err)
+		}
+		if !slices.Equal(before, w.rules()) {
+			t.Error("the policy of before is not back")
+		}
+	})
+}
+
 // Trap 35: "in force" is said only after it was read back.
 func TestReadBackThatDiffers(t *testing.T) {
 	lose := func(l *kernel.Listing) {

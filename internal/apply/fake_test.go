@@ -25,7 +25,7 @@ import (
 type fakeBackend struct {
 	name  string
 	held  *kernel.Listing  // nil for nothing
-	fail  map[string]error // by operation: probe, read, preflight, commit, remove
+	fail  map[string]error // by operation: probe, read, preflight, commit, remove; rest: a commit, when rules are in force already
 	after func(op string)  // told after each operation that succeeded
 	bend  func(*kernel.Listing)
 	log   []string // operations that changed the kernel
@@ -73,6 +73,10 @@ func (f *fakeBackend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
 		f.flows = append(f.flows, s.Flows...)
 	}
 	f.log = append(f.log, "commit")
+	if err := f.fail["rest"]; err != nil {
+		delete(f.fail, "rest")
+		return err
+	}
 	return f.done("commit")
 }
 

@@ -252,12 +252,15 @@ func testReplace(t *testing.T, s Subject) {
 }
 
 // exchanged is Sample with rules on UDP ports 4001, which is closed, and 4002, which is open to the client. Whichever n, they
-// say the same by a map and by sets whose contents are others: it must not show that these are exchanged too.
+// say the same by a map and by sets whose contents are others: it must not show that these are exchanged too. What is
+// closed is rejected by one and dropped by the other, for which a backend may have to do quite different things.
 func exchanged(n int) *ruleset.Ruleset {
 	rs := Sample()
 	table := &rs.Tables[0]
 	line := ruleset.Origin{Line: fmt.Sprint("policy.yaml:", n)}
-	closed, opened := ruleset.Verdict{Kind: ruleset.Drop}, ruleset.Verdict{Kind: ruleset.Goto, Chain: "opened"}
+	closed, opened := ruleset.Verdict{Kind: ruleset.Goto, Chain: "closed"}, ruleset.Verdict{Kind: ruleset.Goto, Chain: "opened"}
+	ends := ruleset.Verdict{Kind: []ruleset.Kind{ruleset.Drop, ruleset.Unreachable}[n]}
+	table.Chains = append(table.Chains, ruleset.Chain{Name: "closed", Rules: []ruleset.Rule{{Counter: true, Verdict: ends, Origin: line}}})
 	table.Maps = append(table.Maps, ruleset.Map{Name: "exchanged-ports", Key: ruleset.Port, Elements: []ruleset.Element{
 		{Ports: ports(4001, 4001)[0], Verdict: closed, Origin: line},
 		{Ports: ports(4002, 4002)[0], Verdict: opened, Origin: line},

@@ -12,10 +12,10 @@
 //
 // Be aware: each family switches for itself, and where a policy rejects or drops in front of connection tracking, the
 // tables filter, security and raw switch just before. A rate for all packets together, as that of the log, counts for each
-// family and each table by itself. iptables-legacy keeps no track of who made a table: one that a commit had to create
-// stays, empty, after Remove, for only unloading a kernel module would take it away. It holds the lock /run/xtables.lock while it
-// works; a commit waits for it as long as Options say, then fails with nothing changed. Two quaywalls at once must be kept
-// apart by the caller.
+// family and each table by itself. Tables and built-in chains that iptables-nft made for a jump go with it, marked by chains
+// called QUAYWALL+…; a table that iptables-legacy made stays, empty, for only unloading a kernel module would take it away.
+// iptables-legacy holds the lock /run/xtables.lock while it works; a commit waits for it as long as Options say, for each
+// family, then fails with nothing changed. Two quaywalls at once must be kept apart by the caller.
 package ipt
 
 import (

@@ -74,6 +74,7 @@ var keptByLegacy = []string{`^\*(raw|mangle|filter|security)$`, `^:[A-Z]+ ACCEPT
 func TestConformance(t *testing.T) {
 	for v, leftover := range map[Variant][]string{NFT: nil, Legacy: keptByLegacy} {
 		t.Run(string(v), func(t *testing.T) {
+			t.Parallel() // each has namespaces of its own; most of it is waiting
 			conformance.Run(t, conformance.Subject{
 				Backend: New(v, Options{}), Tools: []string{"iptables-" + string(v) + "-restore", "iptables-" + string(v) + "-save", "ipset"},
 				Drift: drift(v), Foreign: foreign(v), Leftover: leftover,

@@ -20,7 +20,7 @@ var tests = []string{"!", "-s", "-d", "-p", "-i", "-o", "--sport", "--dport", "-
 // lost finds the first thing that the programs were given and don't list.
 func (s *state) lost(rules *render.Rules) error {
 	for _, f := range []*render.Family{&rules.IPv4, &rules.IPv6} {
-		for _, t := range []*render.Table{&f.Mangle, &f.Filter, &f.Security} {
+		for _, t := range []*render.Table{&f.Raw, &f.Mangle, &f.Filter, &f.Security} {
 			var now render.Present
 			if is := s.tables[f.Family][t.Name]; is != nil {
 				now = is.present

@@ -51,7 +51,7 @@ func Missing(topology Topology) error {
 		if n.Engine != nil && n.Engine.Dir == "" {
 			tools = append(tools, "dockerd", "containerd", "runc", "iptables-nft", "iptables-legacy")
 		} else if n.Engine != nil {
-			tools = append(tools, filepath.Join(n.Engine.Dir, "dockerd"), filepath.Join(n.Engine.Dir, "containerd"), "runc", "iptables-nft", "iptables-legacy")
+			tools = append(tools, filepath.Join(n.Engine.Dir, "dockerd"), "runc", "iptables-nft", "iptables-legacy")
 		}
 	}
 	for _, tool := range tools {

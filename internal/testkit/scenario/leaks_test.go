@@ -82,7 +82,8 @@ type leakLab struct {
 
 func newLeaks(w *world, e lab.Engine) *leakLab {
 	w.Helper()
-	web := w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "127.0.0.1:8081:80", "192.168.50.1:8082:80"}, Serve: []string{"80/tcp", "81/tcp"}})
+	web := w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "127.0.0.1:8081:82", "192.168.50.1:8082:83"},
+		Serve: []string{"80/tcp", "81/tcp", "82/tcp", "83/tcp"}})
 	w.run(lab.Container{Name: "ok", Publish: []string{"9090:80"}, Serve: []string{"80/tcp"}})
 	w.network(lab.Network{Name: "inner", Subnets: []string{"172.30.0.0/24"}, Internal: true})
 	inner := w.run(lab.Container{Name: "inner", Networks: []string{"inner"}})

@@ -74,7 +74,7 @@ func TestLife(t *testing.T) {
 	onEachConfig(t, configs()[:4], func(t *testing.T, v variant, e lab.Engine) {
 		e.LiveRestore = true
 		w := oneHost(t, v, e)
-		w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "8081:80", "8082:80"}, Serve: []string{"80/tcp"}})
+		w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "8081:81", "8082:82"}, Serve: []string{"80/tcp", "81/tcp", "82/tcp"}})
 		w.host.MustExec(t, "sh", "-ec", "iptables-save >"+filepath.Join(w.host.Dir, "before"))
 		w.mark()
 		w.apply(lifePolicy)

@@ -20,6 +20,9 @@ func TestTrap15NothingStays(t *testing.T) {
 		plain := lines("version: 1", "inbound:", "  - allow: [ssh, published]")
 		w.apply(plain)
 		clean := w.rules().Own()
+		if clean.Diff(w.found.Own()) == "" {
+			t.Fatal("what is in force does not show: nothing is proved")
+		}
 		for i := range 3 {
 			name := fmt.Sprintf("net%d", i%2)
 			w.network(lab.Network{Name: name, Subnets: []string{fmt.Sprintf("172.3%d.0.0/24", i)}})

@@ -136,8 +136,11 @@ func (c *change) keep() error {
 			return err
 		}
 	}
-	if known {
+	if known && !c.settles() {
 		return nil
+	}
+	if c.settles() {
+		c.state.Pending = nil
 	}
 	return c.step("record", func() error {
 		id, err := c.host.Store.Save(r, c.rules)
@@ -150,10 +153,20 @@ func (c *change) keep() error {
 }
 
 func (c *change) newRecord() store.Record {
+	name, dir := c.policy.File, workingDir()
+	if c.back != nil {
+		name, dir = c.back.Name, c.back.Dir
+	}
 	return store.Record{
+		Name: name, Dir: dir,
 		When: c.host.Now(), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
 		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
 	}
+}
+
+// settles tells whether going back ends the waiting for a confirmation: whoever goes back has seen what there was to see.
+func (c *change) settles() bool {
+	return c.back != nil && c.opts.Confirm == 0 && c.state.Pending != nil
 }
 
 // enforce changes the kernel. All that may fail for want of space is done before.
@@ -168,6 +181,9 @@ func (c *change) enforce(ctx context.Context) error {
 		if err := c.step("arm", c.arm); err != nil {
 			return err
 		}
+	}
+	if c.settles() {
+		c.state.Pending = nil
 	}
 	next, err := c.host.Store.Prepare(c.state.InForce(id))
 	if err == nil {

@@ -29,6 +29,7 @@ type Options struct {
 	Given        bool          // the person named it: without, one that isn't there means the built-in default
 	Backend      string        // Auto, NFT, IPTables or the name of a backend
 	AllowLockout bool          // go on where the way in would be cut
+	Back         int           // instead of Policy the one in force so many policies ago, as of History; 0 for none
 	Confirm      time.Duration // take the change back unless it is confirmed in this time; 0 for never
 	Wait         time.Duration // how long to wait for another quaywall
 
@@ -55,6 +56,7 @@ type change struct {
 	ns   *namespace
 
 	state  store.State
+	back   *store.Record // what is gone back to; nil where a file is put in force
 	record *store.Record // the current one; nil where there is none
 
 	policy   *policy.Policy
@@ -142,6 +144,9 @@ func (c *change) load(ctx context.Context) error {
 
 // loadPolicy reads the policy file. Where nobody named one and none is there, the policy is the built-in default.
 func (c *change) loadPolicy() error {
+	if c.opts.Back > 0 {
+		return c.loadPast()
+	}
 	if !c.opts.Given {
 		if _, err := os.Stat(c.opts.Policy); errors.Is(err, fs.ErrNotExist) {
 			c.policy = policy.Default()
@@ -162,6 +167,9 @@ func (c *change) invalid(list diag.List) error {
 
 // file is the policy's file as records keep it.
 func (c *change) file() string {
+	if c.back != nil {
+		return c.back.File
+	}
 	if c.policy.File == "" {
 		return ""
 	}

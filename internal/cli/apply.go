@@ -39,6 +39,7 @@ type applyFlags struct {
 	wait         time.Duration
 	dryRun       bool
 	allowLockout bool
+	back         int // of rollback
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -71,7 +72,7 @@ func (a *app) applyCommand() *cobra.Command {
 
 func (a *app) apply(ctx context.Context, f applyFlags) error {
 	o := a.applyOptions()
-	o.Confirm, o.Wait, o.AllowLockout = f.confirm, f.wait, f.allowLockout
+	o.Confirm, o.Wait, o.AllowLockout, o.Back = f.confirm, f.wait, f.allowLockout, f.back
 	start := time.Now()
 	r, err := a.host().Apply(ctx, o)
 	took := time.Since(start)

@@ -220,6 +220,23 @@ func TestConfirm(t *testing.T) {
 	m.quaywall(t, "stop").expect(t, 0, nil, []string{})
 }
 
+// TestRollback: the policy before comes back, and the file stays what it is.
+func TestRollback(t *testing.T) {
+	m := newMachine(t)
+	m.quaywall(t, "rollback --list").expect(t, 0, []string{"no other policy is recorded"}, []string{})
+	m.quaywall(t, "rollback x").expect(t, 2, nil, []string{"use a number"})
+	m.quaywall(t, "rollback").expect(t, 1, nil, []string{"no other policy is recorded", "nothing was changed"})
+	for _, text := range []string{webPolicy, strings.Replace(webPolicy, "http", "https", 1)} {
+		write(t, m.dir, "policy.yaml", text)
+		m.quaywall(t, "apply policy.yaml").expect(t, 0, nil, []string{})
+	}
+	m.quaywall(t, "rollback --list").expect(t, 0, []string{"policy.yaml"}, []string{})
+	m.quaywall(t, "rollback").expect(t, 0, []string{"in force"}, []string{"was left as it is"})
+	m.quaywall(t, "plan --exit-code policy.yaml").expect(t, 4, nil, nil)
+	m.quaywall(t, "rollback").expect(t, 0, []string{"in force"}, []string{})
+	m.quaywall(t, "plan --exit-code policy.yaml").expect(t, 0, []string{"none"}, nil)
+}
+
 // TestBadInputChangesNothing: a policy that is in force stays when the next one is invalid.
 func TestBadInputChangesNothing(t *testing.T) {
 	m := newMachine(t)

@@ -35,8 +35,10 @@ import (
 type Record struct {
 	ID      string            `json:"id"`
 	When    time.Time         `json:"when"`
-	Boot    string            `json:"boot"`              // the boot of the kernel that it was put into, as of package apply
-	File    string            `json:"file"`              // the policy file; "" for the built-in default
+	Boot    string            `json:"boot"`           // the boot of the kernel that it was put into, as of package apply
+	File    string            `json:"file"`           // the policy file; "" for the built-in default
+	Name    string            `json:"name,omitempty"` // the file as it was named, and the folder that relative names of Sources are of
+	Dir     string            `json:"dir,omitempty"`
 	Hash    string            `json:"hash"`              // of the policy and everything that it names
 	Backend string            `json:"backend"`           // kernel.Backend.Name
 	PickUp  time.Time         `json:"pick_up,omitzero"`  // since when untracked flows of containers may go on; zero where they may not

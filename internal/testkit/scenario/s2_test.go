@@ -48,7 +48,7 @@ func TestS2(t *testing.T) {
 		w.check(open(w.outside, "203.0.113.1:8080", "web", "policy.yaml:4"), denied(w.outside, "203.0.113.1:9000", "default"))
 		w.apply(s2Policy)
 		w.apply(s2Wider)
-		w.run(lab.Container{Name: "late", Publish: []string{"9000:80", "9001:80"}, Serve: []string{"80/tcp"}})
+		w.run(lab.Container{Name: "late", Publish: []string{"9000:80", "9001:81"}, Serve: []string{"80/tcp", "81/tcp"}})
 		w.mark() // with quaywall in force: what Docker wrote for the new container is Docker's
 		w.check(open(w.outside, "203.0.113.1:9000", "late", "policy.yaml:3"), denied(w.outside, "203.0.113.1:9001", "default"))
 		w.apply(s2Wider)

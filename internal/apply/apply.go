@@ -145,7 +145,7 @@ func (c *change) keep() error {
 	return c.step("record", func() error {
 		id, err := c.host.Store.Save(r, c.rules)
 		if err == nil {
-			c.state = c.state.InForce(id)
+			c.state = c.stateWith(id)
 			err = c.host.Store.Set(c.state)
 		}
 		return err
@@ -185,7 +185,7 @@ func (c *change) enforce(ctx context.Context) error {
 	if c.settles() {
 		c.state.Pending = nil
 	}
-	next, err := c.host.Store.Prepare(c.state.InForce(id))
+	next, err := c.host.Store.Prepare(c.stateWith(id))
 	if err == nil {
 		err = c.commit(ctx)
 	}
@@ -198,7 +198,7 @@ func (c *change) enforce(ctx context.Context) error {
 	if c.cut.ID != recorded {
 		id, next = c.recordAgain(id, next)
 	}
-	err = c.step("finish", func() error { c.state = c.state.InForce(id); return next.Commit() })
+	err = c.step("finish", func() error { c.state = c.stateWith(id); return next.Commit() })
 	if err = errors.Join(strays, err); err != nil {
 		return &FailedError{Doing: "finishing", Err: err, Left: "the policy is in force", Next: "see quaywall status, and apply again"}
 	}
@@ -213,7 +213,7 @@ func (c *change) recordAgain(id string, next *store.Change) (string, *store.Chan
 		c.note("what is in force differs from what is recorded: %v", err)
 		return id, next
 	}
-	again, err := c.host.Store.Prepare(c.state.InForce(newer))
+	again, err := c.host.Store.Prepare(c.stateWith(newer))
 	if err != nil {
 		c.note("what is in force differs from what is recorded: %v", err)
 		return id, next

@@ -55,9 +55,11 @@ type change struct {
 	opts Options
 	ns   *namespace
 
-	state  store.State
-	back   *store.Record // what is gone back to; nil where a file is put in force
-	record *store.Record // the current one; nil where there is none
+	state store.State
+	back  *store.Record // what is gone back to; nil where a file is put in force
+
+	unconfirmed string        // hash of a policy that nobody confirmed before the host was booted; "" for none
+	record      *store.Record // the current one; nil where there is none
 
 	policy   *policy.Policy
 	sources  policy.Sources
@@ -155,7 +157,10 @@ func (c *change) loadPolicy() error {
 	}
 	c.policy, c.sources, c.loaded = policy.Load(files.Host{}, c.opts.Policy)
 	c.warnings = c.loaded
-	return c.invalid(c.loaded)
+	if err := c.invalid(c.loaded); err != nil || c.unconfirmed == "" || c.policy.Hash != c.unconfirmed {
+		return err
+	}
+	return c.loadConfirmed()
 }
 
 func (c *change) invalid(list diag.List) error {

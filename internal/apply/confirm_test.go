@@ -228,6 +228,40 @@ func TestRebootInsideTheTime(t *testing.T) {
 	})
 }
 
+// At boot a unit applies the file that nobody confirmed: the policy before is in force, and it is asked for again.
+func TestRebootInsideTheTimeAndApply(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		before := w.put(t, 80).Hash
+		w.pass(time.Minute)
+		w.confirm(t, 81)
+		w.reboot()
+		if r := w.mustApply(t, w.options()); r.Hash != before || !strings.Contains(strings.Join(r.Notices, " "), "was not confirmed before the host was booted") {
+			t.Errorf("%s is in force: %q", r.Hash, r.Notices)
+		}
+		if s, err := w.Status(t.Context()); err != nil || s.Undone == nil || !strings.Contains(s.Undone.Why, "booted") || !s.InForce || s.Drift != nil || s.Hash != before {
+			t.Errorf("status: %+v, %v", s, err)
+		}
+		w.pass(time.Minute)
+		if w.mustApply(t, w.options()).Hash == before {
+			t.Error("applied once more, it is not in force")
+		}
+	})
+}
+
+func TestRebootInsideTheTimeOfTheFirstPolicy(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.confirm(t, 81)
+		w.reboot()
+		var failed *apply.FailedError
+		if _, err := w.Apply(t.Context(), w.options()); !errors.As(err, &failed) || w.nft.held != nil {
+			t.Errorf("%v; %s", err, w.held())
+		}
+		if w.mustApply(t, w.options()); w.nft.held == nil {
+			t.Error("applied once more, it is not in force")
+		}
+	})
+}
+
 func TestKilledProcessIsStartedAgain(t *testing.T) {
 	inNamespace(t, func(w *world) {
 		w.confirm(t, 81)

@@ -81,6 +81,29 @@ func (c *change) loadPast() error {
 	if err != nil {
 		return err
 	}
+	if r.File != "" {
+		c.note("%s was left as it is: quaywall apply puts in force what it holds", r.File)
+	}
+	return c.loadKept(r)
+}
+
+// loadConfirmed takes the place of a policy that a boot took back: whoever applies it at boot, a unit most often, has not
+// seen whether it lets anybody in.
+func (c *change) loadConfirmed() error {
+	why := fmt.Errorf("%s was not confirmed before the host was booted", policyName(c.policy.File, c.policy.Hash))
+	left, next := "nothing is in force, as before it", "apply it once more to have it in force"
+	if c.record == nil {
+		return &FailedError{Doing: "putting the policy in force", Err: why, Left: left, Next: next}
+	}
+	c.note("%v: the policy before is in force; %s", why, next)
+	if c.record.File != "" && c.record.Name == "" {
+		return &FailedError{Doing: "putting the policy in force", Err: why, Left: "the policy before is", Next: next}
+	}
+	return c.loadKept(c.record)
+}
+
+// loadKept reads the policy of a record.
+func (c *change) loadKept(r *store.Record) error {
 	c.back = r
 	if r.File == "" {
 		c.policy = policy.Default()
@@ -95,7 +118,6 @@ func (c *change) loadPast() error {
 	if err := c.invalid(c.loaded); err != nil {
 		return err
 	}
-	c.note("%s was left as it is: quaywall apply puts in force what it holds", r.File)
 	if c.policy.Hash != r.Hash {
 		c.note("files that %s fills its sets from were changed since: what they hold now is used", policyName(r.File, r.Hash))
 	}

@@ -65,6 +65,18 @@ func (c *change) honour(ctx context.Context) {
 		return
 	}
 	c.note("the change that nobody confirmed was taken back first")
+	if u := c.state.Undone; p.Boot != c.host.Boot && c.opts.Back == 0 && u != nil {
+		c.unconfirmed = u.Hash
+	}
+}
+
+// stateWith is the state once a record is in force. That a change was taken back is told until the next one.
+func (c *change) stateWith(id string) store.State {
+	s := c.state.InForce(id)
+	if c.unconfirmed != "" && c.back != nil {
+		s.Undone = c.state.Undone
+	}
+	return s
 }
 
 // overdue tells whether the time for a confirmation is over. A boot ends it.

@@ -22,7 +22,8 @@ Before anything changes the policy is checked, tried in a scratch network namesp
 way by which you came in; if so, apply refuses. Afterwards the kernel is read and compared. Applying twice changes nothing.
 
 With --confirm, the change is taken back after that time unless "quaywall confirm" follows, also when the terminal is
-gone by then.
+gone by then. A boot inside the time takes it back too: the next apply of the same policy puts the one before in force and
+says so, the one after that applies it.
 
 Without a policy file the built-in default is used: SSH and ping come in, everything goes out. start and restart are the
 same command: a restart is one apply, never a stop and a start.`

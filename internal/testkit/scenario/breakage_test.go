@@ -348,7 +348,7 @@ func TestTrap24FlushIsNoticed(t *testing.T) {
 }
 
 // TestTrap38FirstApply: nothing used connection tracking before. Live flows survive the first apply, both families, both
-// directions, also idle ones, of the host and through it.
+// directions, also idle ones, of the host and through it; with "established: keep" also those that the policy would deny.
 func TestTrap38FirstApply(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
 		topology := lab.OneHost(lab.Engine{})
@@ -360,7 +360,7 @@ func TestTrap38FirstApply(t *testing.T) {
 			t.Fatalf("something is tracked already: %s", out)
 		}
 		flows := startFlows(w)
-		w.apply(lines("version: 1", "inbound:", "  - allow: ssh"))
+		w.apply(lines("version: 1", "inbound:", "  - allow: ssh", "established: keep"))
 		inForce := time.Now()
 		time.Sleep(silence)
 		for _, f := range flows {

@@ -12,7 +12,7 @@ import (
 func (c *compiler) gate() {
 	ch := c.chain("gate", &ruleset.Base{Hook: ruleset.Prerouting, Priority: gatePriority})
 	notLo := ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}, Not: true}
-	for _, m := range addrMatches(ruleset.Dst, loopback) {
+	for _, m := range addrMatches(ruleset.Dst, undialled) {
 		add(ch, c.refused("loopback address from outside", m, notLo))
 	}
 	add(ch, passes("loopback", ruleset.IfaceMatch{Field: ruleset.In, Names: []string{"lo"}}))

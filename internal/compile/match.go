@@ -18,6 +18,10 @@ const ownTypes = ruleset.TypeLocal | ruleset.TypeAnycast
 
 var loopback = netset.Of(netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
 
+// undialled are the destinations that no packet has that comes in by another interface than lo. The unspecified address is
+// one (RFC 4291, 2.5.2); the kernel takes it for an anycast address of its own where a default route is on link.
+var undialled = loopback.Union(netset.Of(netip.MustParsePrefix("::/128")))
+
 func udpPorts(f ruleset.Family, src, dst uint16) []ruleset.Match {
 	return []ruleset.Match{ruleset.FamilyMatch{Family: f}, ruleset.ProtoMatch{Proto: policy.UDP},
 		portMatch(ruleset.SrcPort, src), portMatch(ruleset.DstPort, dst)}

@@ -136,6 +136,7 @@ func TestDirectAndLoopback(t *testing.T) {
 		{"trap 12: a container's own address", out(pk(tcp, "eth0", "192.0.2.9", "172.17.0.2", 80), "docker0"), false, false, drop, ""},
 		{"trap 12: after DNAT", out(pk(tcp, "eth0", "192.0.2.9", "172.17.0.2", 80), "docker0"), true, false, accept, ""},
 		{"trap 40: an address of the loopback interface", pk(tcp, "eth0", "192.0.2.9", "127.0.0.1", 8080), false, false, drop, ""},
+		{"the unspecified address, which the kernel may take for its own", pk(tcp, "eth0", "2001:db8::9", "::", 22), false, false, drop, ""},
 		{"trap 40: IPv6", pk(tcp, "eth0", "fe80::9", "::1", 8080), false, false, drop, ""},
 		{"trap 23: routed for others", out(pk(tcp, "eth0", "192.0.2.9", "10.9.0.7", 80), "wg0"), false, false, accept, ""},
 		{"trap 26: container to a service of the host", pk(tcp, "docker0", "172.17.0.2", "172.17.0.1", 53), false, false, accept, ""},

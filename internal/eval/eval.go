@@ -61,6 +61,8 @@ func Evaluate(p *policy.Policy, inv *inventory.Inventory, pk packet.Packet) Deci
 		return j.outbound()
 	case pk.In != "lo" && pk.Dst.IsLoopback():
 		return j.always(j.section(), policy.Deny, "a loopback address is dialled from another interface")
+	case pk.In != "lo" && pk.Dst == netip.IPv6Unspecified():
+		return j.always(j.section(), policy.Deny, "the unspecified address is dialled")
 	case pk.In == "lo":
 		return j.always(policy.Inbound, policy.Allow, "loopback traffic always passes")
 	case len(p.Trusted) > 0 && policy.MatchesInterface(p.Trusted, pk.In):

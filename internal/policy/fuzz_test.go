@@ -72,7 +72,7 @@ func naiveSet(text string) (netset.Set, bool) {
 			b.AddPrefix(p)
 		} else if a, err := netip.ParseAddr(line); err == nil && a.Zone() == "" && !a.Is4In6() {
 			b.AddAddr(a)
-		} else if r, err := netipx.ParseIPRange(line); err == nil && r.From().Zone() == "" && !r.From().Is4In6() && !r.To().Is4In6() {
+		} else if r, err := netipx.ParseIPRange(line); err == nil && !strings.Contains(line, "%") && !r.From().Is4In6() && !r.To().Is4In6() {
 			b.Add(r)
 		} else {
 			return netset.Set{}, false

@@ -13,7 +13,9 @@ import (
 const (
 	settles  = 2 * time.Second        // after it was started, or found
 	quiet    = time.Second            // after the last of its events: a container that starts or stops takes its time
-	lasts    = 150 * time.Millisecond // that rules have to be missing
+	lasts    = 150 * time.Millisecond // that rules have to be missing which Docker doesn't touch for a single container
+	lingers  = 3 * time.Second        // that rules of a container have to be missing
+	stale    = 10 * time.Second       // that rules of what is gone have to be there: a container that starts has rules before Docker says that it runs
 	longLook = time.Minute            // between two looks at rules that can't be mended
 )
 
@@ -87,7 +89,13 @@ func (c *care) patience(r repair.Report, now time.Time) time.Time {
 	if text := r.Text(); text != c.suspect {
 		c.suspect, c.since = text, now
 	}
-	wait := c.since.Add(lasts)
+	wait := c.since.Add(stale)
+	switch {
+	case r.Structural:
+		wait = c.since.Add(lasts)
+	case r.Missing:
+		wait = c.since.Add(lingers)
+	}
 	if quietAt := c.eventAt.Add(quiet); quietAt.After(wait) {
 		wait = quietAt
 	}
@@ -111,18 +119,18 @@ func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Re
 		c.lookAt = wait
 		return
 	}
-	done, err := a.host.MendDocker(ctx, f)
+	done, err := a.host.MendDocker(ctx, f, !report.Missing)
 	longer := c.fight.mended(a.host.Now())
 	switch {
 	case err != nil:
 		a.say("docker rules", slog.LevelError, "mending Docker's rules failed: restart Docker", "problems", report.Text(), "error", err)
 		c.lookAt = a.host.Now().Add(longLook)
 		return
-	case len(done.Problems) > 0:
+	case done.Missing:
 		a.say("docker rules", slog.LevelError, "not all of Docker's rules could be mended: restart Docker", "problems", done.Text())
 	default:
 		a.unsay("docker rules")
-		c.suspect = ""
+		c.suspect, c.lookAt = "", a.host.Now().Add(stale) // for what may be stale
 		a.host.Log.Warn("somebody changed Docker's rules: they are back", "rules", done.Mended, "problems", report.Text(), "by", a.changedBy())
 	}
 	if longer {

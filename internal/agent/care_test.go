@@ -45,6 +45,20 @@ func TestDockerAtWork(t *testing.T) {
 	w.expect("Docker wrote them itself")
 }
 
+// TestContainersRules: what is missing of a single container, and what is too much, has to stay so for longer.
+func TestContainersRules(t *testing.T) {
+	for stays, set := range map[time.Duration]func(*world){lingers: func(w *world) { w.single = true }, stale: func(w *world) { w.stale = true }} {
+		w := settled(t)
+		set(w)
+		w.problems = []string{"nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"}
+		w.tell(Tables, "iptables (process 7)")
+		w.pass(stays - 100*time.Millisecond)
+		w.expect("it may be at work")
+		w.pass(time.Second)
+		w.expect("it isn't", "mend Docker's")
+	}
+}
+
 // TestDockerStarts: a Docker that starts writes all of its rules.
 func TestDockerStarts(t *testing.T) {
 	w := settled(t)

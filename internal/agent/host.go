@@ -26,7 +26,7 @@ type Host struct {
 	Mend  func(ctx context.Context) (*apply.Mended, error)
 
 	CheckDocker func(ctx context.Context, f repair.Facts, fresh bool) (repair.Report, error)
-	MendDocker  func(ctx context.Context, f repair.Facts) (repair.Report, error)
+	MendDocker  func(ctx context.Context, f repair.Facts, dropStale bool) (repair.Report, error)
 
 	Notify   func(state string) // tells the service manager, as sd_notify(3) has it
 	Watchdog time.Duration      // how often the service manager wants to hear; 0 for never

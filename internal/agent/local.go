@@ -55,8 +55,8 @@ func Local(p Places, log *slog.Logger) *Host {
 		Apply:       p.apply,
 		Mend:        func(ctx context.Context) (*apply.Mended, error) { return p.Host.Mend(ctx, lockWait) },
 		CheckDocker: p.Repair.Check,
-		MendDocker: func(ctx context.Context, f repair.Facts) (report repair.Report, err error) {
-			err = p.Host.Locked(ctx, lockWait, func() error { report, err = p.Repair.Mend(context.WithoutCancel(ctx), f); return err })
+		MendDocker: func(ctx context.Context, f repair.Facts, dropStale bool) (report repair.Report, err error) {
+			err = p.Host.Locked(ctx, lockWait, func() error { report, err = p.Repair.Mend(context.WithoutCancel(ctx), f, dropStale); return err })
 			return report, err
 		},
 		Notify: func(string) {},

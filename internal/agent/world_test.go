@@ -32,6 +32,8 @@ type world struct {
 	hung     bool     // listing takes for ever
 	problems []string // what is wrong with Docker's rules
 	stays    bool     // and can't be mended
+	stale    bool     // they are about what is gone
+	single   bool     // they are of single containers
 	lists    int      // how often somebody listed
 	refuses  error    // what apply says
 	flushed  bool     // somebody took quaywall's rules out
@@ -56,9 +58,12 @@ func newWorld(t *testing.T) *world {
 		},
 		Mend: func(context.Context) (*apply.Mended, error) { return w.mended() },
 		CheckDocker: func(context.Context, repair.Facts, bool) (repair.Report, error) {
-			return repair.Report{Problems: w.problems, Mendable: !w.stays}, nil
+			return repair.Report{Problems: w.problems, Mendable: !w.stays, Missing: !w.stale, Structural: !w.stale && !w.single}, nil
 		},
-		MendDocker: func(context.Context, repair.Facts) (repair.Report, error) {
+		MendDocker: func(_ context.Context, _ repair.Facts, dropStale bool) (repair.Report, error) {
+			if dropStale != w.stale {
+				w.t.Errorf("mending drops stale rules: %v", dropStale)
+			}
 			w.did = append(w.did, "mend Docker's")
 			w.problems = nil
 			return repair.Report{Mended: 7}, nil

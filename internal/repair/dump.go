@@ -155,6 +155,11 @@ func (r rule) prefixes() []netip.Prefix {
 	return all
 }
 
+// isOfContainer tells whether a rule is about one container: Docker writes and deletes such rules all the time.
+func (r rule) isOfContainer() bool {
+	return r.to != "" || slices.ContainsFunc(r.prefixes(), netip.Prefix.IsSingleIP)
+}
+
 func parsePrefix(text string) (netip.Prefix, bool) {
 	text = strings.TrimPrefix(text, "!")
 	if p, err := netip.ParsePrefix(text); err == nil {

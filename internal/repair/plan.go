@@ -11,15 +11,17 @@ import (
 
 // change is what has to be done to a family's tables.
 type change struct {
-	payload strings.Builder // for iptables-restore --noflush
-	missing []string        // rules and chains that come back, "nat -A DOCKER …"
-	stale   []string        // rules of what is gone, that go
+	payload    strings.Builder // for iptables-restore --noflush
+	missing    []string        // rules and chains that come back, "nat -A DOCKER …"
+	stale      []string        // rules of what is gone
+	structural bool            // more is missing than rules of single containers
+	dropsStale bool            // rules of what is gone go
 }
 
 // plan compares Docker's part of a family, as it was, with what is there, for what runs now: rules of what is gone are not
-// put back, and go where they are found; rules that Docker wrote since stay.
-func (f Facts) plan(was map[string]*Part, d dump) *change {
-	c := &change{}
+// put back, and go where they are found if dropStale says so; rules that Docker wrote since stay.
+func (f Facts) plan(was map[string]*Part, d dump, dropStale bool) *change {
+	c := &change{dropsStale: dropStale}
 	for _, name := range tables {
 		p, live := was[name], d[name]
 		if live == nil {
@@ -51,6 +53,7 @@ func (w *writer) end() {
 
 func (w *writer) lost(chain, spec string) {
 	w.missing = append(w.missing, w.table+" -A "+chain+" "+spec)
+	w.structural = w.structural || !parseRule(spec).isOfContainer()
 }
 
 func (w *writer) left(chain, spec string) {
@@ -70,18 +73,22 @@ func (f Facts) ownChains(w *writer, p *Part, live *table) {
 	names := slices.Sorted(maps.Keys(p.Chains))
 	for _, chain := range names {
 		there, exists := live.chains[chain]
+		for _, spec := range without(there, f.notStale(there)) {
+			w.left(chain, spec)
+		}
+		if w.dropsStale {
+			there = f.notStale(there)
+		}
 		want := f.wanted(chain, p.Chains[chain], there)
-		if exists && slices.Equal(want, there) {
+		if exists && slices.Equal(want, live.chains[chain]) {
 			continue
 		}
 		if !exists {
 			w.missing = append(w.missing, w.table+" -N "+chain)
+			w.structural = true
 		}
 		for _, spec := range without(want, there) {
 			w.lost(chain, spec)
-		}
-		for _, spec := range without(there, want) {
-			w.left(chain, spec)
 		}
 		fmt.Fprintf(&w.heads, ":%s - [0:0]\n", chain)
 		for _, spec := range want {
@@ -101,9 +108,9 @@ func (f Facts) wanted(chain string, was, there []string) []string {
 	}
 	want := f.current(was)
 	if len(without(want, there)) == 0 {
-		return f.notStale(there) // in Docker's own order
+		return there // in Docker's own order
 	}
-	for _, spec := range without(f.notStale(there), want) {
+	for _, spec := range without(there, want) {
 		want = slices.Insert(want, placeOf(spec, want), spec)
 	}
 	return want
@@ -141,8 +148,10 @@ func (f Facts) placed(w *writer, p *Part, live *table) {
 		for _, spec := range live.chains[chain] {
 			if r := parseRule(spec); f.isOurs(w.table, chain, r) && f.isStale(r) {
 				w.left(chain, spec)
-				fmt.Fprintf(&w.body, "-D %s %s\n", chain, spec)
-				continue
+				if w.dropsStale {
+					fmt.Fprintf(&w.body, "-D %s %s\n", chain, spec)
+					continue
+				}
 			}
 			rules = append(rules, spec)
 		}

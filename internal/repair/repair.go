@@ -57,6 +57,9 @@ type Report struct {
 	Problems  []string // what is missing or stale, a line each; none where the rules agree with what Docker says
 	Mendable  bool     // there is a snapshot to mend them from
 	Mended    int      // rules and chains that came back, or went
+	Missing   bool     // something is missing
+	// Structural says that more is missing than rules of single containers, which Docker writes and deletes all the time.
+	Structural bool
 }
 
 // name is the snapshot's in the store.
@@ -89,37 +92,48 @@ func (r *Repairer) Check(ctx context.Context, f Facts, fresh bool) (Report, erro
 	return report, r.keep(s)
 }
 
-// Mend puts back what is missing, takes out what is stale, and looks again.
-func (r *Repairer) Mend(ctx context.Context, f Facts) (Report, error) {
+// Mend puts back what is missing, takes out what is stale if dropStale says so, and looks again. A container's rules are
+// there before Docker says that it runs: they look stale for as long as it takes to start.
+func (r *Repairer) Mend(ctx context.Context, f Facts, dropStale bool) (Report, error) {
 	s, err := r.read(ctx, f)
 	if err != nil || s.was == nil {
 		return Report{}, err
 	}
 	mended := 0
 	for _, family := range families {
-		c := f.plan(s.was.of(family), s.now[family])
+		c := f.plan(s.was.of(family, f), s.now[family], dropStale)
 		if c.payload.Len() == 0 {
 			continue
+		}
+		if dropStale {
+			if err := r.remember(s.was, family, c.stale); err != nil {
+				return Report{}, err
+			}
+			mended += len(c.stale)
 		}
 		if err := r.Tools(s.variant).Feed(ctx, family, []byte(c.payload.String())); err != nil {
 			return Report{}, fmt.Errorf("putting Docker's %s rules back: %w", family, err)
 		}
-		mended += len(c.missing) + len(c.stale)
+		mended += len(c.missing)
 	}
 	report, err := r.Check(ctx, f, false)
 	report.Mended = mended
 	return report, err
 }
 
-// of is the family's part, nil for none.
-func (s *Snapshot) of(f ruleset.Family) map[string]*Part {
-	switch {
-	case s == nil:
-		return nil
-	case f == ruleset.IPv6:
-		return s.IPv6
+// remember puts rules that are about to go into the attic.
+func (r *Repairer) remember(s *Snapshot, family ruleset.Family, stale []string) error {
+	for _, text := range stale {
+		table, rest, _ := strings.Cut(text, " -A ")
+		chain, spec, _ := strings.Cut(rest, " ")
+		if old := (Stale{family, table, chain, spec}); !slices.Contains(s.Attic, old) {
+			s.Attic = append(s.Attic, old)
+		}
 	}
-	return s.IPv4
+	if more := len(s.Attic) - atticSize; more > 0 {
+		s.Attic = s.Attic[more:]
+	}
+	return r.Store.Keep(name, s)
 }
 
 func (r *Repairer) read(ctx context.Context, f Facts) (*state, error) {
@@ -149,7 +163,7 @@ func (r *Repairer) read(ctx context.Context, f Facts) (*state, error) {
 // manages tells whether Docker writes rules for a family.
 func (s *state) manages(f ruleset.Family) bool {
 	d := s.now[f]
-	return len(s.was.of(f)) > 0 || d.has("nat", "DOCKER") || d.has("filter", "DOCKER")
+	return len(s.was.of(f, s.facts)) > 0 || d.has("nat", "DOCKER") || d.has("filter", "DOCKER")
 }
 
 // report also tells whether nothing is missing.
@@ -161,15 +175,17 @@ func (s *state) report(fresh bool) (report Report, whole bool) {
 		}
 		report.Unmanaged = false
 		lacks := s.facts.lacks(s.now[f], f == ruleset.IPv6)
-		c := s.facts.plan(s.was.of(f), s.now[f])
+		c := s.facts.plan(s.was.of(f, s.facts), s.now[f], false)
 		if s.was == nil || fresh && len(lacks) == 0 {
-			c.missing = nil
+			c.missing, c.structural = nil, false
 		}
 		whole = whole && len(lacks)+len(c.missing) == 0
+		report.Structural = report.Structural || c.structural
 		for _, text := range slices.Concat(lacks, c.missing, c.stale) {
 			report.Problems = append(report.Problems, fmt.Sprintf("%s %s", f, text))
 		}
 	}
+	report.Missing = !whole
 	return report, whole
 }
 
@@ -177,8 +193,11 @@ func (s *state) report(fresh bool) (report Report, whole bool) {
 func (r *Repairer) keep(s *state) error {
 	now := Snapshot{Taken: r.Now(), Boot: r.Boot, Variant: string(s.variant), IPv4: s.facts.extract(s.now[ruleset.IPv4]),
 		IPv6: s.facts.extract(s.now[ruleset.IPv6])}
-	if s.was != nil && same(s.was.IPv4, now.IPv4) && same(s.was.IPv6, now.IPv6) {
-		return nil
+	if s.was != nil {
+		if same(s.was.IPv4, now.IPv4) && same(s.was.IPv6, now.IPv6) {
+			return nil
+		}
+		now.Attic = s.was.Attic
 	}
 	return r.Store.Keep(name, now)
 }

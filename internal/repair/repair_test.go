@@ -156,7 +156,7 @@ func TestLosses(t *testing.T) {
 		if report := check(t, r, facts(), false); len(report.Problems) == 0 || !report.Mendable {
 			t.Errorf("%s: %+v", c.name, report)
 		}
-		done, err := r.Mend(t.Context(), facts())
+		done, err := r.Mend(t.Context(), facts(), true)
 		if err != nil || done.Mended == 0 || len(done.Problems) > 0 {
 			t.Errorf("%s: mended %+v, %v", c.name, done, err)
 		}
@@ -183,7 +183,7 @@ func TestGone(t *testing.T) {
 	now.Addrs["other"] = now.Addrs["web"]
 	delete(now.Addrs, "web")
 	kernel.ipv4 = strings.ReplaceAll(drop(whole, "-A FORWARD -j DOCKER-USER"), "--dport 8080", "--dport 9000")
-	if _, err := r.Mend(t.Context(), now); err != nil {
+	if _, err := r.Mend(t.Context(), now, true); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(kernel.fed, "8080") || !strings.Contains(kernel.fed, "-I FORWARD 2 -j DOCKER-USER") {
@@ -196,7 +196,7 @@ func TestGone(t *testing.T) {
 	if !slices.ContainsFunc(report.Problems, func(p string) bool { return strings.Contains(p, "8080") }) {
 		t.Errorf("stale rules are not noticed: %q", report.Problems)
 	}
-	if _, err := r.Mend(t.Context(), now); err != nil {
+	if _, err := r.Mend(t.Context(), now, true); err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"-D POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE", ":DOCKER - [0:0]"} {
@@ -206,6 +206,34 @@ func TestGone(t *testing.T) {
 	}
 	if strings.Contains(kernel.fed, "172.17.0.2:80") || strings.Contains(kernel.fed, "10.8.0.0") {
 		t.Errorf("stale rules:\n%s", kernel.fed)
+	}
+}
+
+// TestAttic: a container took long to start, and its rules were taken for stale ones. They come back.
+func TestAttic(t *testing.T) {
+	r, kernel := repairer(t)
+	now := facts()
+	web := now.Addrs["web"]
+	delete(now.Addrs, "web")
+	check(t, r, now, true)
+	report := check(t, r, now, false)
+	if report.Missing || len(report.Problems) == 0 {
+		t.Fatalf("rules that look stale: %+v", report)
+	}
+	if _, err := r.Mend(t.Context(), now, false); err != nil || kernel.fed != "" {
+		t.Errorf("they have to be left for a while: %v\n%s", err, kernel.fed)
+	}
+	if _, err := r.Mend(t.Context(), now, true); err != nil || strings.Contains(kernel.fed, "172.17.0.2:80") {
+		t.Errorf("they have to go: %v\n%s", err, kernel.fed)
+	}
+	now.Addrs["web"] = web
+	kernel.ipv4 = drop(whole, "172.17.0.2")
+	if report := check(t, r, now, false); !report.Missing || report.Structural {
+		t.Errorf("the container runs: %+v", report)
+	}
+	if _, err := r.Mend(t.Context(), now, false); err != nil || !strings.Contains(kernel.fed, "172.17.0.2:80") ||
+		!strings.Contains(kernel.fed, "-s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE") {
+		t.Errorf("its rules have to come back: %v\n%s", err, kernel.fed)
 	}
 }
 
@@ -219,7 +247,7 @@ func TestLater(t *testing.T) {
 	const late = "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 9000 -j DNAT --to-destination 172.17.0.9:90\n"
 	kernel.ipv4 = strings.Replace(drop(whole, "-A DOCKER -i", "-A DOCKER !", "-A DOCKER -d 192"), "*nat", "*nat", 1)
 	kernel.ipv4 = strings.TrimSuffix(kernel.ipv4, "COMMIT\n") + late + "COMMIT\n"
-	if _, err := r.Mend(t.Context(), now); err != nil {
+	if _, err := r.Mend(t.Context(), now, true); err != nil {
 		t.Fatal(err)
 	}
 	first, then := strings.Index(kernel.fed, "-A DOCKER -i docker0 -j RETURN"), strings.Index(kernel.fed, late)
@@ -254,7 +282,7 @@ func TestNoSnapshot(t *testing.T) {
 	if report.Mendable || len(report.Problems) < 4 || !strings.Contains(report.Text(), "more") {
 		t.Errorf("%+v", report)
 	}
-	if done, err := r.Mend(t.Context(), facts()); err != nil || done.Mended != 0 || kernel.fed != "" {
+	if done, err := r.Mend(t.Context(), facts(), true); err != nil || done.Mended != 0 || kernel.fed != "" {
 		t.Errorf("mended %+v, %v:\n%s", done, err, kernel.fed)
 	}
 	kernel.ipv4 = "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"
@@ -299,7 +327,7 @@ func TestReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := facts()
-	c := f.plan(f.extract(d), dump{})
+	c := f.plan(f.extract(d), dump{}, true)
 	own := 0
 	for line := range strings.Lines(whole) {
 		spec, isRule := strings.CutPrefix(strings.TrimSpace(line), "-A ")

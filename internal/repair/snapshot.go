@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"quaywall/internal/ruleset"
 )
 
 // Snapshot is Docker's own rules as they were when they agreed with what Docker said.
@@ -13,6 +15,48 @@ type Snapshot struct {
 	Variant string           `json:"variant"` // of iptables: "nft" or "legacy"
 	IPv4    map[string]*Part `json:"ipv4"`    // by table
 	IPv6    map[string]*Part `json:"ipv6,omitempty"`
+	// Attic are rules that were taken out as stale, the last of them: they come back where Docker says after all that they
+	// are of something that is there.
+	Attic []Stale `json:"attic,omitempty"`
+}
+
+// Stale is a rule that was taken out.
+type Stale struct {
+	Family ruleset.Family `json:"family"`
+	Table  string         `json:"table"`
+	Chain  string         `json:"chain"`
+	Spec   string         `json:"spec"`
+}
+
+// atticSize bounds what is remembered of stale rules.
+const atticSize = 200
+
+// of is a family's part, with those of the attic that are current by now; nil for none.
+func (s *Snapshot) of(family ruleset.Family, f Facts) map[string]*Part {
+	if s == nil {
+		return nil
+	}
+	parts := s.IPv4
+	if family == ruleset.IPv6 {
+		parts = s.IPv6
+	}
+	for _, old := range s.Attic {
+		if p := parts[old.Table]; old.Family == family && p != nil && f.isCurrent(parseRule(old.Spec)) {
+			p.add(old.Chain, old.Spec)
+		}
+	}
+	return parts
+}
+
+// add puts a rule to a chain, where Docker would have put it.
+func (p *Part) add(chain, spec string) {
+	to := p.Placed
+	if _, own := p.Chains[chain]; own {
+		to = p.Chains
+	}
+	if !slices.Contains(to[chain], spec) {
+		to[chain] = slices.Insert(to[chain], placeOf(spec, to[chain]), spec)
+	}
 }
 
 // Part is what Docker has in one table.

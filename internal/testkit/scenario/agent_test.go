@@ -13,7 +13,7 @@ import (
 )
 
 // eventually is how long the agent may take to notice something on a busy machine.
-const eventually = 20 * time.Second
+const eventually = 30 * time.Second
 
 // agentOf starts an agent and waits until it has said something.
 func agentOf(w *world, said string) *firewall.Agent {

@@ -33,7 +33,7 @@ judge: ## 10,000 random policies: the evaluator, nftables and both variants of i
 	scripts/go test -exec '$(CURDIR)/scripts/isolated' ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
 
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
-	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux
+	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps
 	engines=$$(scripts/engines) && scripts/go run ./internal/testkit/cmd/matrix $$engines
 
 lint: ## check form, suspicious code and generated files

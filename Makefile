@@ -26,11 +26,11 @@ demo: ## a throw-away host with real containers, before and after, by real packe
 bench: ## measure quaywall beside what it is compared with, into dist/bench.md and .json (root, half an hour)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
 	@mkdir -p dist
-	scripts/go test -exec '$(CURDIR)/scripts/isolated' -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
+	scripts/go test -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
 
 judge: ## 10,000 random policies: the evaluator, nftables and both variants of iptables must agree on every packet (root)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
-	scripts/go test -exec '$(CURDIR)/scripts/isolated' ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
+	scripts/go test ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
 
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps

@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv(taskVar) != "":
 		os.Exit(runTask(os.Getenv(taskVar)))
 	}
+	netns.Isolate()
 	os.Exit(m.Run())
 }
 

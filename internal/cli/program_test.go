@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"quaywall/internal/testkit/netns"
 )
 
 // program is the built program: what a person runs is what is tested.
@@ -25,6 +27,7 @@ func TestMain(m *testing.M) {
 	if at := os.Getenv(listenVar); at != "" {
 		os.Exit(serve(strings.Fields(at)))
 	}
+	netns.Isolate()
 	os.Exit(build(m))
 }
 

@@ -41,6 +41,7 @@ type stage struct {
 
 func TestMain(m *testing.M) {
 	if os.Getenv(stagesEnv) == "" {
+		netns.Isolate()
 		os.Exit(m.Run())
 	}
 	var stages []stage

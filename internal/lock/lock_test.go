@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv(squatVar) != "":
 		_, err = net.Listen("unix", "@quaywall")
 	default:
+		netns.Isolate()
 		os.Exit(m.Run())
 	}
 	if err != nil {

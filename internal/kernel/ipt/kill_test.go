@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	netns.Isolate()
 	os.Exit(m.Run())
 }
 

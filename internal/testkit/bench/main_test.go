@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(meterVariable) != "" {
 		os.Exit(meter(os.Args[1:]))
 	}
+	netns.Isolate()
 	flag.Parse()
 	os.Exit(run(m))
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"quaywall/internal/testkit/netns"
 )
 
 const labhostPackage = "quaywall/internal/testkit/cmd/labhost"
@@ -34,6 +36,7 @@ const binEnv = "QUAYWALL_LAB_BIN"
 // Main runs a package's tests, for its TestMain. The programs that their labs need, these packages of the module and the
 // lab's own, are built once instead of once for each lab.
 func Main(m *testing.M, programs ...string) int {
+	netns.Isolate()
 	l, err := newLab()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -84,6 +84,9 @@ func New(t testing.TB) *NS {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.file.Close() })
+	if os.Getenv(isolated) == "" {
+		t.Fatal("netns: the TestMain of this package has to call Isolate: what a test changes by mistake would be the machine's")
+	}
 	return n
 }
 

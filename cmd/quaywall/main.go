@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"quaywall/internal/cli"
+	"quaywall/internal/terminal"
 )
 
 // version is set by the linker: -X main.version=….
@@ -46,6 +47,7 @@ func run() int {
 		Stderr:    os.Stderr,
 		StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		StderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
+		Terminal:  terminal.Of(os.Stdin, os.Stdout),
 		Getenv:    os.Getenv,
 	}, os.Args[1:])
 }

@@ -33,6 +33,8 @@ type Result struct {
 	Sources    policy.Sources       `json:"-"` // for Warnings.Format
 	Policy     *policy.Policy       `json:"-"`
 	Inventory  *inventory.Inventory `json:"-"`
+
+	record string // of what is in force
 }
 
 // Apply puts a policy in force. With the context ended it stops before anything is changed; once the kernel is being
@@ -325,7 +327,7 @@ func (c *change) result() *Result {
 	r := &Result{
 		File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(), Why: c.why, Changed: !c.unchanged(),
 		Difference: c.difference(), Ended: c.ended(), PickUp: c.pickUp, Docker: c.inv.Docker, Pending: c.host.pendingStatus(c.state),
-		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources, Policy: c.policy, Inventory: c.inv,
+		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources, Policy: c.policy, Inventory: c.inv, record: c.state.Current,
 	}
 	for _, stray := range c.strays() {
 		r.Replaced = append(r.Replaced, stray.backend.Name())

@@ -12,6 +12,7 @@ import (
 
 // PendingStatus is a change that waits for its confirmation.
 type PendingStatus struct {
+	ID       string    `json:"id"`
 	Until    time.Time `json:"until"`
 	SecsLeft int       `json:"seconds_left"`
 	Base     string    `json:"base"`    // the policy file to go back to; "" for the built-in default, or for nothing in force
@@ -25,7 +26,7 @@ func (h *Host) pendingStatus(state store.State) *PendingStatus {
 	if p == nil {
 		return nil
 	}
-	s := &PendingStatus{Until: p.Until, Removes: p.Base == "", Alive: h.Alive(p.PID, p.ID), Overdue: h.overdue(p)}
+	s := &PendingStatus{ID: p.ID, Until: p.Until, Removes: p.Base == "", Alive: h.Alive(p.PID, p.ID), Overdue: h.overdue(p)}
 	if !s.Overdue {
 		s.SecsLeft = int((p.Deadline - h.Uptime() + time.Second - 1) / time.Second)
 	}
@@ -45,17 +46,15 @@ type Confirmed struct {
 	Notices []string `json:"notices,omitempty"`
 }
 
-// Confirm ends the waiting of a change: it stays. After its time it is taken back, and that is an error.
-func (h *Host) Confirm(ctx context.Context, wait time.Duration) (*Confirmed, error) {
+// Confirm ends the waiting of a change, of that ID or with "" of any: it stays. After its time it is taken back, and that
+// is an error.
+func (h *Host) Confirm(ctx context.Context, pending string, wait time.Duration) (*Confirmed, error) {
 	var done *Confirmed
 	err := h.locked(ctx, wait, func(c *change) error {
-		switch p := c.state.Pending; {
-		case p == nil && c.state.Undone != nil:
-			return fmt.Errorf("%w: the last one was taken back at %s: %s", ErrNothingPending,
-				c.state.Undone.When.Format(time.DateTime), c.state.Undone.Why)
-		case p == nil:
-			return ErrNothingPending
-		case h.overdue(p):
+		if err := c.waits(pending); err != nil {
+			return err
+		}
+		if h.overdue(c.state.Pending) {
 			return c.tooLate(ctx)
 		}
 		c.state.Pending = nil
@@ -71,14 +70,49 @@ func (h *Host) Confirm(ctx context.Context, wait time.Duration) (*Confirmed, err
 	return done, nil
 }
 
+// waits tells whether a change of that ID, or with "" any, waits for its confirmation; the error is ErrNothingPending.
+func (c *change) waits(pending string) error {
+	switch p := c.state.Pending; {
+	case p != nil && (pending == "" || pending == p.ID):
+		return nil
+	case p == nil && c.state.Undone != nil:
+		return fmt.Errorf("%w: the last one was taken back at %s: %s", ErrNothingPending,
+			c.state.Undone.When.Format(time.DateTime), c.state.Undone.Why)
+	}
+	return ErrNothingPending
+}
+
+// Decline takes a change of that ID back at once, as if its time were over.
+func (h *Host) Decline(ctx context.Context, pending string, wait time.Duration) error {
+	err := h.locked(ctx, wait, func(c *change) error {
+		if err := c.waits(pending); err != nil {
+			return err
+		}
+		why := "it was declined"
+		if h.overdue(c.state.Pending) {
+			why = ""
+		}
+		return c.goBack(ctx, why)
+	})
+	return h.failed("taking the change back", err)
+}
+
 func (c *change) tooLate(ctx context.Context) error {
 	until := c.state.Pending.Until.Format(time.DateTime)
-	if err := c.takeBack(context.WithoutCancel(ctx)); err != nil {
-		return &FailedError{Doing: "taking back the change that was not confirmed in time", Err: err, Left: "it is in force still",
-			Next: "apply the policy of before"}
+	if err := c.goBack(ctx, ""); err != nil {
+		return err
 	}
 	return &FailedError{Doing: "confirming the change", Err: fmt.Errorf("its time was over at %s", until),
 		Left: "the policy of before is in force again", Next: "apply it once more"}
+}
+
+// goBack is takeBack for somebody who asked for something.
+func (c *change) goBack(ctx context.Context, why string) error {
+	if err := c.takeBack(context.WithoutCancel(ctx), why); err != nil {
+		return &FailedError{Doing: "taking back the change that was not confirmed", Err: err, Left: "it is in force still",
+			Next: "apply the policy of before"}
+	}
+	return nil
 }
 
 // Times of the process that waits for a confirmation.
@@ -150,7 +184,7 @@ func (h *Host) undo(ctx context.Context, pending string, say func(string, ...any
 			return nil
 		}
 		taken = true
-		err := c.takeBack(context.WithoutCancel(ctx))
+		err := c.takeBack(context.WithoutCancel(ctx), "")
 		for _, n := range c.notices {
 			say("%s", n)
 		}

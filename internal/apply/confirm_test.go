@@ -49,7 +49,7 @@ func TestConfirmedChangeStays(t *testing.T) {
 		id := w.confirm(t, 80, 443)
 		after := w.rules()
 		w.pass(59 * time.Second)
-		done, err := w.Confirm(t.Context(), 0)
+		done, err := w.Confirm(t.Context(), "", 0)
 		if err != nil || done.File != w.policy {
 			t.Fatalf("%+v, %v", done, err)
 		}
@@ -58,7 +58,7 @@ func TestConfirmedChangeStays(t *testing.T) {
 		if !slices.Equal(after, w.rules()) {
 			t.Error("the change did not stay")
 		}
-		if _, err := w.Confirm(t.Context(), 0); !errors.Is(err, apply.ErrNothingPending) {
+		if _, err := w.Confirm(t.Context(), "", 0); !errors.Is(err, apply.ErrNothingPending) {
 			t.Errorf("a second time: %v", err)
 		}
 	})
@@ -83,7 +83,7 @@ func TestUnconfirmedChangeIsTakenBack(t *testing.T) {
 		}},
 		{"its process was killed, and somebody confirms too late", func(t *testing.T, w *world, _ string) {
 			w.pass(time.Minute)
-			_, err := w.Confirm(t.Context(), 0)
+			_, err := w.Confirm(t.Context(), "", 0)
 			var failed *apply.FailedError
 			if !errors.As(err, &failed) || failed.Left != "the policy of before is in force again" {
 				t.Errorf("got %v", err)
@@ -218,7 +218,7 @@ func TestRebootInsideTheTime(t *testing.T) {
 		if s, err := w.Status(t.Context()); err != nil || s.Pending == nil || !s.Pending.Overdue {
 			t.Errorf("status %+v, %v", s, err)
 		}
-		_, err := w.Confirm(t.Context(), 0)
+		_, err := w.Confirm(t.Context(), "", 0)
 		if err == nil || !slices.Equal(before, w.rules()) {
 			t.Errorf("%v, want the policy of before in force", err)
 		}

@@ -98,7 +98,7 @@ func (k task) run() error {
 		_, err := h.Stop(ctx, time.Minute)
 		return err
 	case "confirm":
-		_, err := h.Confirm(ctx, time.Minute)
+		_, err := h.Confirm(ctx, "", time.Minute)
 		return err
 	}
 	return fmt.Errorf("no task %q", k.Do)

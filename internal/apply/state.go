@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -59,7 +60,7 @@ func (c *change) honour(ctx context.Context) {
 		}
 		return
 	}
-	if err := c.takeBack(context.WithoutCancel(ctx)); err != nil {
+	if err := c.takeBack(context.WithoutCancel(ctx), ""); err != nil {
 		c.note("taking back the change that nobody confirmed failed: %v", err)
 		c.state.Pending = nil
 		return
@@ -136,9 +137,9 @@ func newPendingID() string {
 	return hex.EncodeToString(id)
 }
 
-// takeBack puts the policy of before the first unconfirmed change in force, once.
-func (c *change) takeBack(ctx context.Context) error {
-	undone := store.Undone{When: c.host.Now(), Why: "nobody confirmed it in time"}
+// takeBack puts the policy of before the first unconfirmed change in force, once. why is "" where its time is over.
+func (c *change) takeBack(ctx context.Context, why string) error {
+	undone := store.Undone{When: c.host.Now(), Why: cmp.Or(why, "nobody confirmed it in time")}
 	if c.record != nil {
 		undone.File, undone.Hash = c.record.File, c.record.Hash
 	}

@@ -25,6 +25,10 @@ With --confirm, the change is taken back after that time unless "quaywall confir
 gone by then. A boot inside the time takes it back too: the next apply of the same policy puts the one before in force and
 says so, the one after that applies it.
 
+On a terminal, apply --confirm counts the time down: the key y keeps the policy, n goes back at once. Ctrl-C ends the
+counting alone, and so does a terminal that is closed: the change goes on waiting, "quaywall confirm" keeps it, and without
+that it is taken back in time. The exit status is 1 where the change was not kept, 0 where it was kept or waits still.
+
 Without a policy file the built-in default is used: SSH and ping come in, everything goes out. start and restart are the
 same command: a restart is one apply, never a stop and a start.`
 
@@ -87,9 +91,12 @@ func (a *app) apply(ctx context.Context, f applyFlags) error {
 		a.notices(r.Notices)
 		a.showApplied(w, s, r, took)
 		showReachable(w, s, "What can be reached now:", v.Reachable, v.Unjudged)
-		a.showPending(w, s, r.Pending)
 	})
-	return nil
+	waited, err := a.waitWith(ctx, r, f)
+	if !waited && !a.opts.json {
+		a.showPending(a.env.Stdout, a.onStdout(), r.Pending)
+	}
+	return err
 }
 
 // reachable is what listens on this host and who may reach it. That sockets can't be listed is no reason to call an
@@ -226,10 +233,6 @@ func (a *app) showPending(w io.Writer, s style, p *apply.PendingStatus) {
 	if p == nil {
 		return
 	}
-	back := "the policy of before comes back"
-	if p.Removes {
-		back = "everything is taken out again"
-	}
 	fmt.Fprintf(w, "\n%s Open another connection to this host to see that you can. To keep the policy, run within %d s:\n\n    %s confirm\n\nor %s at %s.\n",
-		s.strong("Not confirmed yet."), p.SecsLeft, a.program(), back, p.Until.Format(time.TimeOnly))
+		s.strong("Not confirmed yet."), p.SecsLeft, a.program(), goesBack(p), p.Until.Format(time.TimeOnly))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"quaywall/internal/diag"
+	"quaywall/internal/terminal"
 )
 
 // Env is the world outside of the process.
@@ -27,7 +28,8 @@ type Env struct {
 	Program              string // how the program was called; "" is quaywall
 	Stdin                io.Reader
 	Stdout, Stderr       io.Writer
-	StdoutTTY, StderrTTY bool // a person is looking
+	StdoutTTY, StderrTTY bool               // a person is looking
+	Terminal             *terminal.Terminal // where that person can answer; nil for nowhere
 	Getenv               func(string) string
 }
 

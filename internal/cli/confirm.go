@@ -19,7 +19,7 @@ func (a *app) confirmCommand() *cobra.Command {
 		Example: lines("quaywall confirm"),
 		Args:    arguments(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			done, err := a.host().Confirm(cmd.Context(), wait)
+			done, err := a.host().Confirm(cmd.Context(), "", wait)
 			if err != nil {
 				return a.explained(err)
 			}

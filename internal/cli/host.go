@@ -18,7 +18,7 @@ func (a *app) host() *apply.Host {
 	case a.opts.verbose:
 		h.OnStep = func(step string) { fmt.Fprintln(a.env.Stderr, step) }
 	case a.showsProgress():
-		h.OnStep = func(step string) { fmt.Fprintf(a.env.Stderr, "\r\x1b[K%s …", step) }
+		h.OnStep = func(step string) { fmt.Fprintf(a.env.Stderr, clearLine+"%s …", step) }
 	}
 	return h
 }
@@ -29,7 +29,7 @@ func (a *app) showsProgress() bool { return a.onStderr().on && !a.opts.json && !
 // settled takes the line of progress away.
 func (a *app) settled() {
 	if a.showsProgress() {
-		fmt.Fprint(a.env.Stderr, "\r\x1b[K")
+		fmt.Fprint(a.env.Stderr, clearLine)
 	}
 }
 

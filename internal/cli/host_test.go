@@ -39,6 +39,17 @@ func (m machine) quaywall(t *testing.T, args string) (r ran) {
 	return r
 }
 
+// await runs the program until it says something.
+func (m machine) await(t *testing.T, args, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(m.quaywall(t, args).stdout, text); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s never says %q, but\n%s", args, text, m.quaywall(t, args).stdout)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
 // daemon starts a process that listens on TCP ports of the machine.
 func (m machine) daemon(t *testing.T, addrs ...string) {
 	t.Helper()
@@ -212,10 +223,7 @@ func TestConfirm(t *testing.T) {
 
 	write(t, m.dir, "policy.yaml", strings.Replace(webPolicy, "http", "https", 1))
 	m.quaywall(t, "apply --confirm 2s policy.yaml").expect(t, 0, []string{"the policy of before comes back"}, []string{})
-	deadline := time.Now().Add(30 * time.Second)
-	for !strings.Contains(m.quaywall(t, "status").stdout, "taken back") && time.Now().Before(deadline) {
-		time.Sleep(200 * time.Millisecond)
-	}
+	m.await(t, "status", "taken back")
 	m.quaywall(t, "status").expect(t, 0, []string{"in force since", "nobody confirmed it in time"}, nil)
 	m.quaywall(t, "stop").expect(t, 0, nil, []string{})
 }

@@ -66,7 +66,17 @@ type ran struct {
 	stdout, stderr string
 }
 
-// run runs the program in a folder. Its environment is the test's, but with no word about quaywall and Docker.
+// command is the program in a folder. Its environment is the test's, but with no word about quaywall and Docker.
+func command(dir string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TERM=xterm",
+		"QUAYWALL_STATE_DIR=" + filepath.Join(dir, "state"), "QUAYWALL_RUN_DIR=" + filepath.Join(dir, "run"),
+		"DOCKER_HOST=unix://" + filepath.Join(dir, "no-docker.sock")}
+	return cmd
+}
+
+// run runs the program in a folder.
 func run(t *testing.T, dir string, args ...string) ran {
 	t.Helper()
 	return runAs(t, dir, func(*exec.Cmd) {}, args...)
@@ -75,12 +85,9 @@ func run(t *testing.T, dir string, args ...string) ran {
 // runAs is run with something changed about the process.
 func runAs(t *testing.T, dir string, change func(*exec.Cmd), args ...string) ran {
 	t.Helper()
-	cmd := exec.Command(program, args...)
+	cmd := command(dir, args...)
 	var stdout, stderr bytes.Buffer
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TERM=xterm",
-		"QUAYWALL_STATE_DIR=" + filepath.Join(dir, "state"), "QUAYWALL_RUN_DIR=" + filepath.Join(dir, "run"),
-		"DOCKER_HOST=unix://" + filepath.Join(dir, "no-docker.sock")}
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	change(cmd)
 	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()

@@ -46,6 +46,7 @@ var layers = map[string]layer{
 	"internal/lock":               effects,
 	"internal/scratch":            effects,
 	"internal/store":              effects,
+	"internal/terminal":           effects,
 	"internal/nlsock":             effects,
 	"internal/units":              effects,
 	"internal/kernel":             effects,

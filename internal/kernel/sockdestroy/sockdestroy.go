@@ -24,13 +24,13 @@ import (
 var ErrUnsupported = errors.New("this kernel can't close sockets (INET_DIAG_DESTROY)")
 
 const (
-	sockDestroy = 21        // SOCK_DESTROY of sock_diag.h
-	requestLen  = 56        // struct inet_diag_req_v2
-	noCookie    = 1<<64 - 1 // INET_DIAG_NOCOOKIE: whichever socket it is
+	sockDestroy = 21 // SOCK_DESTROY of sock_diag.h
+	requestLen  = 56 // struct inet_diag_req_v2
 	anyState    = 1<<32 - 1
 )
 
-// Close closes connected TCP sockets and gives how many it closed. One that is gone by now is no error.
+// Close closes connected TCP sockets, as sockets.List gave them, and gives how many it closed. One that is gone by now is
+// no error.
 func Close(all []sockets.Socket) (n int, err error) {
 	if len(all) == 0 {
 		return 0, nil
@@ -46,7 +46,7 @@ func Close(all []sockets.Socket) (n int, err error) {
 				return
 			}
 		}
-	}, unix.ENOENT)
+	}, unix.ENOENT, unix.ESTALE)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return n, ErrUnsupported
 	}
@@ -56,7 +56,8 @@ func Close(all []sockets.Socket) (n int, err error) {
 	return n, nil
 }
 
-// request is a struct inet_diag_req_v2.
+// request is a struct inet_diag_req_v2. Without the cookie the kernel would look for whatever socket takes packets of these
+// addresses, and for a connection that is gone by now that is the one that listens.
 func request(s sockets.Socket) []byte {
 	b := make([]byte, requestLen)
 	b[0], b[1] = unix.AF_INET, s.Proto
@@ -70,6 +71,6 @@ func request(s sockets.Socket) []byte {
 	put(b[12:28], s.Local.Addr())
 	put(b[28:44], s.Remote.Addr())
 	binary.NativeEndian.PutUint32(b[44:], uint32(s.Iface))
-	binary.NativeEndian.PutUint64(b[48:], noCookie)
+	binary.NativeEndian.PutUint64(b[48:], s.Cookie)
 	return b
 }

@@ -29,6 +29,7 @@ type Socket struct {
 	Connected bool           // TCP in ESTABLISHED; UDP that is connected
 	Iface     int            // index of the interface that it is bound to, or that its link-local addresses are of; 0 for none
 	Inode     uint64
+	Cookie    uint64 // the kernel's number of this very socket, whatever comes to have its addresses; 0 where not known
 }
 
 // Numbers of include/uapi/linux/{sock_diag,inet_diag}.h and include/net/tcp_states.h.
@@ -91,6 +92,7 @@ func decode(b []byte, proto uint8) (Socket, bool) {
 	}
 	return Socket{
 		Proto: proto, Inode: uint64(binary.NativeEndian.Uint32(b[68:])), Iface: int(binary.NativeEndian.Uint32(b[40:])),
+		Cookie: binary.NativeEndian.Uint64(b[44:]), // two 32 bit halves, sent back as they came
 		Listening: state == waits, Connected: state == established,
 		Local:  addrPort(b[0], b[8:24], b[4:6]),
 		Remote: addrPort(b[0], b[24:40], b[6:8]),

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"quaywall/internal/diag"
 	"quaywall/internal/inventory"
 	"quaywall/internal/lock"
@@ -233,8 +235,12 @@ func (c *change) commit(ctx context.Context) error {
 	if err != nil {
 		return c.unlessUnchanged(ctx, err)
 	}
-	err = c.step("read", func() error { return c.verify(ctx) })
-	if err != nil {
+	var group errgroup.Group
+	group.Go(func() error { return c.ns.run(c.findDenied) }) // once more: some were made since
+	group.Go(func() error {
+		return c.ns.run(func() error { return c.step("read", func() error { return c.verify(ctx) }) })
+	})
+	if err := group.Wait(); err != nil {
 		return c.putBack(ctx, "reading back what was put in force", err)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,11 +80,15 @@ type change struct {
 	found   guard.Found
 	blind   error // why the ways in are not known
 	cuts    []guard.Cut
+
+	told    sync.Mutex // for what follows
 	notices []string
 	steps   []Step
 }
 
 func (c *change) note(format string, args ...any) {
+	c.told.Lock()
+	defer c.told.Unlock()
 	c.notices = append(c.notices, fmt.Sprintf(format, args...))
 }
 
@@ -95,13 +100,17 @@ func (c *change) noteUnseen(inv *inventory.Inventory) {
 	}
 }
 
-// step takes one step.
+// step takes one step. Some are taken at the same time.
 func (c *change) step(name string, f func() error) error {
+	c.told.Lock()
 	if c.host.OnStep != nil {
 		c.host.OnStep(name)
 	}
+	c.told.Unlock()
 	start := time.Now()
 	err := f()
+	c.told.Lock()
+	defer c.told.Unlock()
 	c.steps = append(c.steps, Step{name, time.Since(start)})
 	return err
 }
@@ -114,14 +123,7 @@ func (c *change) prepare(ctx context.Context) error {
 	if c.chosen.err != nil {
 		return fmt.Errorf("reading what %s holds: %w", c.chosen.backend.Name(), c.chosen.err)
 	}
-	var group errgroup.Group
-	group.Go(func() error { return c.ns.run(c.look) })
-	group.Go(func() error {
-		return c.ns.run(func() error { return c.step("connections", func() error { c.findDenied(); return nil }) })
-	})
-	_ = group.Wait() // what they can't tell is no reason to stop
-	c.spare()
-	return c.ns.apart(func() error { return c.plan(ctx) })
+	return c.plan(ctx)
 }
 
 // load reads the policy, what is on this host, and what is in force, all at a time.
@@ -193,22 +195,39 @@ func (c *change) look() error {
 	return nil
 }
 
-// plan compiles and tries. What earlier applies left in the rules (a time for old flows, connections that were cut) stays
-// as it is if nothing else changes; else it is made anew.
+// plan compiles and tries, and looks meanwhile for whom the policy would cut: mostly there is nobody. What earlier applies
+// left in the rules (a time for old flows, connections that were cut) stays as it is if nothing else changes; else it is
+// made anew.
 func (c *change) plan(ctx context.Context) error {
-	asIs, fresh := c.cutOptions(ctx)
-	since := pickUps(c.host, c.record, c.inForce())
-	if asIs.ID != "" {
-		if done, err := c.try(ctx, since[0], asIs); done || err != nil {
-			return err
-		}
+	since, asIs := pickUps(c.host, c.record, c.inForce()), c.cutInForce()
+	var done bool
+	var group errgroup.Group
+	group.Go(func() error {
+		return c.ns.run(func() (err error) { done, err = c.try(ctx, since[0], asIs); return err })
+	})
+	group.Go(func() error { return c.ns.run(c.look) })
+	group.Go(func() error { return c.ns.run(c.findDenied) })
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	for _, t := range since {
-		if done, err := c.try(ctx, t, fresh); done || err != nil {
-			return err
-		}
+	c.spare()
+	if done && asIs.ID != "" {
+		return nil
 	}
-	return nil
+	return c.ns.apart(func() error {
+		fresh := c.freshCut(ctx)
+		if fresh.ID == "" && asIs.ID == "" { // the first is tried
+			if since = since[1:]; done {
+				return nil
+			}
+		}
+		for _, t := range since {
+			if done, err := c.try(ctx, t, fresh); done || err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // try compiles and has the kernel try the rules; it is done where they are what is in force. What a kernel may lack for

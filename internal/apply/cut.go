@@ -37,11 +37,16 @@ type denied struct {
 	judge     *recheck.Judge
 }
 
-// findDenied looks for the connections that the policy denies. That they can't be listed keeps nobody from a new policy.
-func (c *change) findDenied() {
-	if c.policy.Keep || c.host.Running == nil {
-		return
+// findDenied looks for the connections that the policy denies. That they can't be listed keeps nobody from a new policy:
+// it is told, and never an error.
+func (c *change) findDenied() error {
+	if !c.policy.Keep && c.host.Running != nil {
+		return c.step("connections", func() error { c.listDenied(); return nil })
 	}
+	return nil
+}
+
+func (c *change) listDenied() {
 	if c.inv.Docker.Problem != "" && recheck.AsksDocker(c.policy) {
 		c.note("connections that the policy denies go on, since Docker doesn't answer: which ports it publishes is not known")
 		return
@@ -139,20 +144,25 @@ func (c *change) mayCarry(f recheck.Flow) bool {
 	return false
 }
 
-// cuts are the possible values of compile.Options.Cut, the first one for when nothing else changes.
-func (c *change) cutOptions(ctx context.Context) (asIs, fresh compile.Cut) {
+// cutInForce is the possible value of compile.Options.Cut for when nothing else changes: the rules that are in force have it.
+func (c *change) cutInForce() (asIs compile.Cut) {
 	if c.record != nil && c.record.Cut != "" && c.chosen.holds() && c.record.Backend == c.chosen.backend.Name() {
 		asIs.ID = c.record.Cut
 	}
+	return asIs
+}
+
+// freshCut is compile.Options.Cut for when something changes.
+func (c *change) freshCut(ctx context.Context) (fresh compile.Cut) {
 	if !c.denied.known {
-		return asIs, fresh
+		return fresh
 	}
 	fresh.Flows = c.denied.judge.Cut(c.denied.flows)
 	fresh.Flows = append(fresh.Flows, c.denied.judge.StillDenied(c.cutBefore(ctx))...)
 	if fresh.Flows = distinct(fresh.Flows); len(fresh.Flows) > 0 {
 		fresh.ID = newCutID()
 	}
-	return asIs, fresh
+	return fresh
 }
 
 // cutBefore is what was cut by the policies in force.
@@ -186,16 +196,10 @@ func newCutID() string {
 	return hex.EncodeToString(id)
 }
 
-// endDenied ends the connections that the policy denies, once it is in force. What was made since they were looked for is
-// looked for again. Whatever goes wrong here is told: the policy is in force, and new connections are judged by it.
+// endDenied ends the connections that the policy denies, once it is in force. Whatever goes wrong here is told: the policy
+// is in force, and new connections are judged by it.
 func (c *change) endDenied(ctx context.Context) {
-	if !c.denied.known {
-		return
-	}
-	first := len(c.denied.flows)
-	c.findDenied()
-	c.spare()
-	if first == 0 && len(c.denied.flows) == 0 {
+	if c.spare(); len(c.denied.flows) == 0 {
 		return
 	}
 	err := c.keepEnded(ctx)

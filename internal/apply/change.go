@@ -77,9 +77,9 @@ type change struct {
 	cut      compile.Cut     // live connections that must not come back
 	denied   denied
 
-	found   guard.Found
-	blind   error // why the ways in are not known
-	cuts    []guard.Cut
+	found guard.Found
+	blind error // why the ways in are not known
+	cuts  []guard.Cut
 
 	told    sync.Mutex // for what follows
 	notices []string

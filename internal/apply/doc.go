@@ -15,7 +15,7 @@
 //	arm          a process waits to take the change back (with Confirm)       the old policy, put in force once more at the end
 //	adopt        connection tracking is told of UDP flows (first apply)       the old policy, none
 //	commit       the ruleset replaces what is in force                        the old policy or the new one
-//	read         the kernel is read and compared; connections once more         the new policy
+//	read         the kernel is read and compared; connections once more           the new policy
 //	switch       what another backend holds is taken out                      the new policy (both, each judging for itself)
 //	cut          live connections that the policy denies are ended            the new policy; some of them may go on
 //	finish       the record counts                                            the new policy

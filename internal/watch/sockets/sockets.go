@@ -92,7 +92,7 @@ func decode(b []byte, proto uint8) (Socket, bool) {
 	}
 	return Socket{
 		Proto: proto, Inode: uint64(binary.NativeEndian.Uint32(b[68:])), Iface: int(binary.NativeEndian.Uint32(b[40:])),
-		Cookie: binary.NativeEndian.Uint64(b[44:]), // two 32 bit halves, sent back as they came
+		Cookie:    binary.NativeEndian.Uint64(b[44:]), // two 32 bit halves, sent back as they came
 		Listening: state == waits, Connected: state == established,
 		Local:  addrPort(b[0], b[8:24], b[4:6]),
 		Remote: addrPort(b[0], b[24:40], b[6:8]),

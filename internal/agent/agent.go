@@ -207,7 +207,7 @@ func (a *Agent) hear(ctx context.Context, l listed) {
 	a.unsay("listing")
 	a.join(l.Listing)
 	if l.Docker.Docker.Reachable {
-		a.careForDocker(ctx, factsOf(l.Listing))
+		a.careForDocker(ctx, factsOf(l.Listing), l.Docker.Local)
 	}
 }
 

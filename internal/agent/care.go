@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
+	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 	"quaywall/internal/repair"
 )
@@ -43,14 +45,32 @@ func (c *care) heard(h Hint, now time.Time) {
 // factsOf is what Docker's rules depend on, of networks that are here.
 func factsOf(l Listing) repair.Facts {
 	networks, published := l.Docker.In(l.Links)
-	return repair.Facts{Networks: networks, Published: published, Addrs: l.Docker.Addrs}
+	f := repair.Facts{Networks: networks, Published: published, Addrs: l.Docker.Addrs}
+	here := func(bridge string) bool {
+		return slices.ContainsFunc(networks, func(n inventory.Network) bool { return n.Bridge == bridge })
+	}
+	for _, i := range l.Links {
+		if !here(i.Name) {
+			f.Others = append(f.Others, i)
+		}
+	}
+	for _, n := range l.Docker.Networks {
+		if !here(n.Bridge) {
+			f.Others = append(f.Others, inventory.Interface{Name: n.Bridge, Addrs: n.Subnets})
+		}
+	}
+	return f
 }
 
 // careForDocker looks whether Docker's rules are what they have to be. What is missing for a while, and not since Docker
 // is just at work, is mended.
-func (a *Agent) careForDocker(ctx context.Context, f repair.Facts) {
+func (a *Agent) careForDocker(ctx context.Context, f repair.Facts, local bool) {
 	now, c := a.host.Now(), &a.care
 	if a.repairMode() == policy.RepairOff {
+		return
+	}
+	if !local {
+		a.say("docker rules", slog.LevelInfo, "Docker is asked over the network, so it may be another host's: its rules are not looked after")
 		return
 	}
 	if wait := c.engineAt.Add(settles); now.Before(wait) {
@@ -131,11 +151,22 @@ func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Re
 	default:
 		a.unsay("docker rules")
 		c.suspect, c.lookAt = "", a.host.Now().Add(stale) // for what may be stale
-		a.host.Log.Warn("somebody changed Docker's rules: they are back", "rules", done.Mended, "problems", report.Text(), "by", a.changedBy())
+		a.tellMended(done, report)
 	}
 	if longer {
 		a.host.Log.Error("Docker's rules are taken away again and again: mending waits before it goes on; end who does it",
 			"by", a.changedBy(), "wait", c.fight.rest)
+	}
+}
+
+// tellMended logs what came back, and what went.
+func (a *Agent) tellMended(done, before repair.Report) {
+	if done.Mended > 0 {
+		a.host.Log.Warn("somebody changed Docker's rules: they are back", "rules", done.Mended, "problems", before.Text(), "by", a.changedBy())
+	}
+	if n := len(done.TakenOut); n > 0 {
+		a.host.Log.Warn("somebody put rules back that Docker had for what is gone by now: they were taken out", "rules", n,
+			"were", repair.Line(done.TakenOut), "by", a.changedBy())
 	}
 }
 

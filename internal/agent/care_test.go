@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 )
 
@@ -56,6 +58,40 @@ func TestContainersRules(t *testing.T) {
 		w.expect("it may be at work")
 		w.pass(time.Second)
 		w.expect("it isn't", "mend Docker's")
+		if w.stale {
+			w.expectSaid(0, "they are back")
+			w.expectSaid(1, `they were taken out" rules=1 were="ip nat -A DOCKER -j DNAT"`)
+		}
+	}
+}
+
+// TestForeignEngine: an engine that is asked over the network may be another host's, whatever its bridges are called.
+func TestForeignEngine(t *testing.T) {
+	w := newWorld(t)
+	w.listing.Docker.Local = false
+	w.problems = []string{"nat has no chain DOCKER"}
+	w.start()
+	w.tell(Docker|Engine, "")
+	w.pass(time.Minute)
+	for range 5 {
+		w.hints(Tables)
+	}
+	w.expect("rules of another host", "apply one")
+	w.expectSaid(1, "Docker is asked over the network")
+}
+
+// TestFacts: what is here and not of this engine, and what it lists and is not here, is told to be others'.
+func TestFacts(t *testing.T) {
+	l := listingOf("bridge", "back")
+	l.Links = slices.DeleteFunc(l.Links, func(i inventory.Interface) bool { return i.Name == "br-back" })
+	l.Links = append(l.Links, inventory.Interface{Name: "br-other", Kind: "bridge"})
+	f := factsOf(l)
+	var others []string
+	for _, i := range f.Others {
+		others = append(others, i.Name)
+	}
+	if want := []string{"eth0", "br-other", "br-back"}; !slices.Equal(others, want) || len(f.Networks) != 1 {
+		t.Errorf("others are %q, want %q; networks %+v", others, want, f.Networks)
 	}
 }
 

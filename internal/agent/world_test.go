@@ -66,6 +66,9 @@ func newWorld(t *testing.T) *world {
 			}
 			w.did = append(w.did, "mend Docker's")
 			w.problems = nil
+			if dropStale {
+				return repair.Report{TakenOut: []string{"ip nat -A DOCKER -j DNAT"}}, nil
+			}
 			return repair.Report{Mended: 7}, nil
 		},
 		Notify:   func(s string) { w.notified = append(w.notified, s) },
@@ -79,6 +82,7 @@ func newWorld(t *testing.T) *world {
 func listingOf(networks ...string) Listing {
 	l := Listing{Links: []inventory.Interface{{Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24")}}}}
 	l.Docker.Docker = inventory.Docker{Reachable: true, Version: "20.10.24"}
+	l.Docker.Local = true
 	for i, n := range networks {
 		subnet := netip.MustParsePrefix(fmt.Sprintf("172.%d.0.0/16", 17+i))
 		l.Links = append(l.Links, inventory.Interface{Name: "br-" + n, Kind: "bridge", Addrs: []netip.Prefix{subnet}})

@@ -16,6 +16,9 @@ type Facts struct {
 	Networks  []inventory.Network
 	Published []inventory.Published
 	Addrs     map[string][]netip.Addr // the addresses of each running container, by its name
+	// Others are interfaces that are here and no bridges of Networks', and the bridges of networks that the engine lists and
+	// that are not here: what is about them is not gone.
+	Others []inventory.Interface
 }
 
 // network finds the network of a bridge.
@@ -42,28 +45,42 @@ func (f Facts) publishes(a netip.Addr, proto string, inner, outer uint16) bool {
 
 var protoNames = map[uint8]string{policy.TCP: "tcp", policy.UDP: "udp", policy.SCTP: "sctp"}
 
-// isOurs tells whether a rule of a built-in chain is one that Docker writes.
+// isOurs tells whether a rule of a built-in chain is one that this engine writes.
 func (f Facts) isOurs(table, chain string, r rule) bool {
+	at := table + " " + chain
 	switch {
 	case r.strange || r.target == "":
 		return false
 	case isDockers(r.target):
-		return true
-	case table == "nat" && chain == "POSTROUTING" && (r.target == "MASQUERADE" || r.target == "SNAT"):
-		hairpin := r.src != "" && r.src == r.dst && r.dport != ""
-		return hairpin || (r.src != "" || r.srcType == "LOCAL") && f.namesBridges(r)
-	case table == "filter" && chain == "FORWARD" && (r.target == "ACCEPT" || r.target == "DROP"):
+		return at == "filter FORWARD" || at == "nat PREROUTING" || at == "nat OUTPUT"
+	case at == "nat POSTROUTING" && (r.target == "MASQUERADE" || r.target == "SNAT"):
+		return f.isHairpin(r) || (r.src != "" || r.srcType == "LOCAL") && f.namesBridges(r)
+	case at == "filter FORWARD" && (r.target == "ACCEPT" || r.target == "DROP"):
 		return r.src+r.dst+r.proto == "" && (r.state == "" || r.state == "RELATED,ESTABLISHED") && f.namesBridges(r)
-	case table == "raw" && chain == "PREROUTING" && r.target == "DROP":
-		return r.dst != "" && (r.in == "!lo" || f.namesBridges(r))
+	case at == "raw PREROUTING" && r.target == "DROP":
+		return r.dst != "" && (f.isLoopbackPort(r) || f.namesBridges(r))
 	}
 	return false
 }
 
-// namesBridges tells whether a rule names interfaces, and nothing but Docker's bridges.
+// isHairpin tells whether a rule is about what a container dials of itself by a port of the host.
+func (f Facts) isHairpin(r rule) bool {
+	p, ok := parsePrefix(r.src)
+	return ok && r.src == r.dst && r.dport != "" && p.IsSingleIP() && f.inSubnet(p.Addr())
+}
+
+// isLoopbackPort tells whether a rule keeps others out of a port that is published on this host's loopback address.
+func (f Facts) isLoopbackPort(r rule) bool {
+	p, ok := parsePrefix(r.dst)
+	return ok && r.in == "!lo" && slices.ContainsFunc(f.Published, func(o inventory.Published) bool {
+		return o.Addr == p.Addr() && protoNames[o.Proto] == r.proto && fmt.Sprint(o.Port) == r.dport
+	})
+}
+
+// namesBridges tells whether a rule names interfaces, and nothing but the engine's bridges.
 func (f Facts) namesBridges(r rule) bool {
 	names := r.bridges()
-	return len(names) > 0 && !slices.ContainsFunc(names, func(n string) bool { return !f.network(n) && !inventory.IsDockerBridgeName(n) })
+	return len(names) > 0 && !slices.ContainsFunc(names, func(n string) bool { return !f.network(n) })
 }
 
 // isCurrent tells whether a rule of Docker's is about networks and containers that are there.
@@ -84,20 +101,35 @@ func (f Facts) isCurrent(r rule) bool {
 	return true
 }
 
-// isStale tells whether a rule of Docker's is about a network or a container that is gone. One of which that can't be told
-// is neither current nor stale: it is left where it is, and not put back.
+// isStale tells whether a rule that was this engine's is about a network or a container that is gone. One of which that
+// can't be told, or that somebody else's may be by now, is neither current nor stale: it is left where it is, and not put
+// back.
 func (f Facts) isStale(r rule) bool {
-	for _, name := range r.bridges() {
-		if inventory.IsDockerBridgeName(name) && !f.network(name) {
-			return true
-		}
+	if f.mayBeOthers(r) {
+		return false
+	}
+	if slices.ContainsFunc(r.bridges(), func(name string) bool { return name != "lo" && !f.network(name) }) {
+		return true
 	}
 	if r.to != "" {
 		return !f.leadsToPublished(r)
 	}
-	hairpin := r.src != "" && r.src == r.dst
 	return slices.ContainsFunc(r.prefixes(), func(p netip.Prefix) bool {
-		return p.IsSingleIP() && (hairpin || f.inSubnet(p.Addr())) && !f.isThere(p, r)
+		return p.IsSingleIP() && !f.isThere(p, r)
+	})
+}
+
+// mayBeOthers tells whether a rule names one of the other interfaces, or an address that one leads to.
+func (f Facts) mayBeOthers(r rule) bool {
+	addrs := r.prefixes()
+	if to, err := netip.ParseAddrPort(r.to); err == nil {
+		addrs = append(addrs, netip.PrefixFrom(to.Addr(), to.Addr().BitLen()))
+	}
+	return slices.ContainsFunc(f.Others, func(o inventory.Interface) bool {
+		leads := func(p netip.Prefix) bool {
+			return !f.inSubnet(p.Addr()) && slices.ContainsFunc(o.Addrs, func(a netip.Prefix) bool { return a.Contains(p.Addr()) })
+		}
+		return o.Name != "lo" && slices.Contains(r.bridges(), o.Name) || slices.ContainsFunc(addrs, leads)
 	})
 }
 

@@ -7,30 +7,33 @@ import (
 	"strings"
 
 	render "quaywall/internal/render/ipt"
+	"quaywall/internal/ruleset"
 )
 
 // change is what has to be done to a family's tables.
 type change struct {
 	payload    strings.Builder // for iptables-restore --noflush
 	missing    []string        // rules and chains that come back, "nat -A DOCKER …"
-	stale      []string        // rules of what is gone
+	stale      []Past          // rules of what is gone
 	structural bool            // more is missing than rules of single containers
-	dropsStale bool            // rules of what is gone go
 }
 
 // plan compares Docker's part of a family, as it was, with what is there, for what runs now: rules of what is gone are not
-// put back, and go where they are found if dropStale says so; rules that Docker wrote since stay.
-func (f Facts) plan(was map[string]*Part, d dump, dropStale bool) *change {
-	c := &change{dropsStale: dropStale}
+// put back, and go where they are found if dropStale says so; all others stay where they are.
+func (f Facts) plan(was *Snapshot, family ruleset.Family, d dump, dropStale bool) *change {
+	c := &change{}
+	parts := was.of(family, f)
 	for _, name := range tables {
-		p, live := was[name], d[name]
+		p, live := parts[name], d[name]
 		if live == nil {
 			live = &table{policies: map[string]string{}, chains: map[string][]string{}}
 		}
 		if p == nil {
 			p = &Part{}
 		}
-		w := &writer{table: name, change: c}
+		w := &writer{change: c, table: name, isStale: func(chain, spec string) bool {
+			return was.has(family, name, chain, spec) && f.isStale(parseRule(spec))
+		}, dropStale: dropStale, family: family}
 		f.ownChains(w, p, live)
 		f.placed(w, p, live)
 		w.end()
@@ -41,7 +44,10 @@ func (f Facts) plan(was map[string]*Part, d dump, dropStale bool) *change {
 // writer writes the payload of one table.
 type writer struct {
 	*change
+	family      ruleset.Family
 	table       string
+	isStale     func(chain, spec string) bool
+	dropStale   bool
 	heads, body strings.Builder
 }
 
@@ -56,12 +62,8 @@ func (w *writer) lost(chain, spec string) {
 	w.structural = w.structural || !parseRule(spec).isOfContainer()
 }
 
-func (w *writer) left(chain, spec string) {
-	w.stale = append(w.stale, w.table+" -A "+chain+" "+spec)
-}
-
-// ownChains fills Docker's chains anew where they lack something or hold something of what is gone. Naming a chain empties
-// it, and all takes effect at COMMIT.
+// ownChains puts what Docker's chains lack into them. They are neither emptied nor filled anew: another engine on this host
+// has its rules in the same chains, and may be writing just now.
 func (f Facts) ownChains(w *writer, p *Part, live *table) {
 	if _, whole := live.chains["DOCKER"]; !whole && p.Forward == "DROP" && len(p.Chains) > 0 {
 		// The table was made anew since, or its chains were deleted by who opened it: Docker had closed it.
@@ -70,56 +72,50 @@ func (f Facts) ownChains(w *writer, p *Part, live *table) {
 			w.heads.WriteString(":FORWARD DROP [0:0]\n")
 		}
 	}
-	names := slices.Sorted(maps.Keys(p.Chains))
-	for _, chain := range names {
+	for _, chain := range slices.Sorted(maps.Keys(p.Chains)) {
 		there, exists := live.chains[chain]
-		for _, spec := range without(there, f.notStale(there)) {
-			w.left(chain, spec)
-		}
-		if w.dropsStale {
-			there = f.notStale(there)
-		}
-		want := f.wanted(chain, p.Chains[chain], there)
-		if exists && slices.Equal(want, live.chains[chain]) {
-			continue
-		}
 		if !exists {
 			w.missing = append(w.missing, w.table+" -N "+chain)
 			w.structural = true
+			fmt.Fprintf(&w.heads, ":%s - [0:0]\n", chain)
 		}
-		for _, spec := range without(want, there) {
-			w.lost(chain, spec)
-		}
-		fmt.Fprintf(&w.heads, ":%s - [0:0]\n", chain)
-		for _, spec := range want {
-			fmt.Fprintf(&w.body, "-A %s %s\n", chain, spec)
+		switch {
+		case chain != userChain:
+			w.insert(chain, w.withoutStale(chain, there), f.current(p.Chains[chain]), behind)
+		case len(there) == 0: // what the administrator had there, nobody knows; Docker's own last rule comes back
+			w.insert(chain, nil, p.Chains[chain], behind)
 		}
 	}
 }
 
-// wanted is what a chain of Docker's shall hold: what it held, as far as it is current, and what Docker wrote since. In
-// the administrator's chain what is there stays; only where nothing is left, Docker's own last rule comes back.
-func (f Facts) wanted(chain string, was, there []string) []string {
-	if chain == userChain {
-		if len(there) > 0 {
-			return there
+// withoutStale leaves out the rules of what is gone, and has them deleted.
+func (w *writer) withoutStale(chain string, rules []string) []string {
+	return slices.DeleteFunc(slices.Clone(rules), func(spec string) bool {
+		if !w.isStale(chain, spec) {
+			return false
 		}
-		return was
-	}
-	want := f.current(was)
-	if len(without(want, there)) == 0 {
-		return there // in Docker's own order
-	}
-	for _, spec := range without(there, want) {
-		want = slices.Insert(want, placeOf(spec, want), spec)
-	}
-	return want
+		w.stale = append(w.stale, Past{Family: w.family, Table: w.table, Chain: chain, Spec: spec, Out: true})
+		if w.dropStale {
+			fmt.Fprintf(&w.body, "-D %s %s\n", chain, spec)
+		}
+		return w.dropStale
+	})
 }
 
-// notStale leaves out rules of what is gone.
-func (f Facts) notStale(rules []string) []string {
-	return slices.DeleteFunc(slices.Clone(rules), func(s string) bool { return f.isStale(parseRule(s)) })
+// behind is where a rule goes in a chain of Docker's, if it stood behind the first so many: what ends the chain, or ends it
+// for a bridge, goes behind what was written since.
+func behind(at int, spec string, rules []string) int {
+	if spec == lastReturn {
+		return len(rules)
+	}
+	for parseRule(spec).target == "DROP" && at < len(rules) && parseRule(rules[at]).target != "DROP" && rules[at] != lastReturn {
+		at++
+	}
+	return at
 }
+
+// lastReturn ends chains of Docker's.
+const lastReturn = "-j RETURN"
 
 // placeOf is where Docker would have put a rule: what lets a bridge's own packets pass comes first, all else before what
 // ends the chain.
@@ -128,44 +124,29 @@ func placeOf(spec string, rules []string) int {
 		return 0
 	}
 	for i, s := range rules {
-		if r := parseRule(s); r.target == "DROP" || s == "-j RETURN" {
+		if r := parseRule(s); r.target == "DROP" || s == lastReturn {
 			return i
 		}
 	}
 	return len(rules)
 }
 
-// without are the rules of a that b lacks.
-func without(a, b []string) []string {
-	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return slices.Contains(b, s) })
-}
-
 // placed puts Docker's rules of built-in chains back, each behind the one that it stood behind, the first at the top, and
 // takes those of what is gone out.
 func (f Facts) placed(w *writer, p *Part, live *table) {
+	here := func(at int, _ string, _ []string) int { return at }
 	for _, chain := range slices.Sorted(maps.Keys(live.policies)) {
-		var rules []string
-		for _, spec := range live.chains[chain] {
-			if r := parseRule(spec); f.isOurs(w.table, chain, r) && f.isStale(r) {
-				w.left(chain, spec)
-				if w.dropsStale {
-					fmt.Fprintf(&w.body, "-D %s %s\n", chain, spec)
-					continue
-				}
-			}
-			rules = append(rules, spec)
-		}
-		w.insert(chain, rules, f.current(p.Placed[chain]))
+		w.insert(chain, w.withoutStale(chain, live.chains[chain]), f.current(p.Placed[chain]), here)
 	}
 	for _, chain := range slices.Sorted(maps.Keys(p.Placed)) {
 		if _, there := live.policies[chain]; !there { // the whole table is gone, and comes back with the first rule
-			w.insert(chain, nil, f.current(p.Placed[chain]))
+			w.insert(chain, nil, f.current(p.Placed[chain]), here)
 		}
 	}
 }
 
 // insert writes what makes wanted rules stand among those that are there. Quaywall's own jumps stay first.
-func (w *writer) insert(chain string, rules, wanted []string) {
+func (w *writer) insert(chain string, rules, wanted []string, place func(at int, spec string, rules []string) int) {
 	at := 0
 	for at < len(rules) && render.LeadsToOwn(rules[at]) {
 		at++
@@ -176,6 +157,7 @@ func (w *writer) insert(chain string, rules, wanted []string) {
 			continue
 		}
 		w.lost(chain, spec)
+		at = place(at, spec, rules)
 		rules = slices.Insert(rules, at, spec)
 		at++
 		fmt.Fprintf(&w.body, "-I %s %d %s\n", chain, at, spec)

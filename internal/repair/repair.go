@@ -9,12 +9,14 @@
 // Docker writes its rules when it starts and when a network or a container changes, and never looks at them again. While
 // they agree with what Docker says of its networks and containers, a snapshot of them is kept. What is lost later comes
 // back from it, adjusted to what runs by then: rules of containers and networks that are gone are not revived, and are
-// taken out where somebody brought them back (by loading an old dump); rules that Docker wrote since stay.
+// taken out where somebody brought them back (by loading an old dump). Nothing is emptied: single rules come and go.
 //
-// Be aware: this is the one place where quaywall touches rules that are not its own. It touches those alone that have the
-// form of Docker's: its chains, except what the administrator wrote into DOCKER-USER, and rules of built-in chains that
-// lead into them or name nothing but its bridges and containers. Whether Docker is just about to write them itself is for
-// the caller to judge. Docker's nftables backend (29) is not mended.
+// Be aware: this is the one place where quaywall touches rules that are not its own. A rule is taken for this engine's if it
+// has the form of Docker's and names nothing but networks, containers and published ports that the engine lists. Only a
+// rule that was recorded so is ever taken out, and none that names an interface which is here and not this engine's: a
+// second engine has its rules in the same chains, and administrators write there too. What an old dump brought back that
+// was never recorded therefore stays. Whether Docker is just about to write rules itself is for the caller to judge, and
+// that the engine is one of this host. Docker's nftables backend (29) is not mended.
 package repair
 
 import (
@@ -56,7 +58,8 @@ type Report struct {
 	Unmanaged bool     // Docker writes no rules here, as far as can be told: it was told not to, or speaks nftables
 	Problems  []string // what is missing or stale, a line each; none where the rules agree with what Docker says
 	Mendable  bool     // there is a snapshot to mend them from
-	Mended    int      // rules and chains that came back, or went
+	Mended    int      // rules and chains that came back
+	TakenOut  []string // rules of what is gone that went, as "ipv4 nat -A DOCKER …"
 	Missing   bool     // something is missing
 	// Structural says that more is missing than rules of single containers, which Docker writes and deletes all the time.
 	Structural bool
@@ -73,6 +76,7 @@ type state struct {
 	facts   Facts
 	variant ipt.Variant
 	was     *Snapshot // of this boot; nil for none
+	past    []Past    // of snapshots of other boots
 	now     map[ruleset.Family]dump
 }
 
@@ -99,41 +103,43 @@ func (r *Repairer) Mend(ctx context.Context, f Facts, dropStale bool) (Report, e
 	if err != nil || s.was == nil {
 		return Report{}, err
 	}
-	mended := 0
+	mended, takenOut := 0, []string(nil)
 	for _, family := range families {
-		c := f.plan(s.was.of(family, f), s.now[family], dropStale)
+		c := f.plan(s.was, family, s.now[family], dropStale)
 		if c.payload.Len() == 0 {
 			continue
 		}
-		if dropStale {
-			if err := r.remember(s.was, family, c.stale); err != nil {
+		if dropStale && len(c.stale) > 0 {
+			if err := r.remember(s.was, c.stale); err != nil {
 				return Report{}, err
 			}
-			mended += len(c.stale)
+			takenOut = append(takenOut, texts(c.stale)...)
 		}
 		if err := r.Tools(s.variant).Feed(ctx, family, []byte(c.payload.String())); err != nil {
-			return Report{}, fmt.Errorf("putting Docker's %s rules back: %w", family, err)
+			return Report{}, fmt.Errorf("mending Docker's %s rules: %w", family, err)
 		}
 		mended += len(c.missing)
 	}
 	report, err := r.Check(ctx, f, false)
-	report.Mended = mended
+	report.Mended, report.TakenOut = mended, takenOut
 	return report, err
 }
 
-// remember puts rules that are about to go into the attic.
-func (r *Repairer) remember(s *Snapshot, family ruleset.Family, stale []string) error {
-	for _, text := range stale {
-		table, rest, _ := strings.Cut(text, " -A ")
-		chain, spec, _ := strings.Cut(rest, " ")
-		if old := (Stale{family, table, chain, spec}); !slices.Contains(s.Attic, old) {
-			s.Attic = append(s.Attic, old)
-		}
-	}
-	if more := len(s.Attic) - atticSize; more > 0 {
-		s.Attic = s.Attic[more:]
-	}
+// remember notes that rules are about to be taken out.
+func (r *Repairer) remember(s *Snapshot, stale []Past) error {
+	s.Past = slices.DeleteFunc(s.Past, func(o Past) bool {
+		return slices.ContainsFunc(stale, func(n Past) bool { return o.is(n.Family, n.Table, n.Chain, n.Spec) })
+	})
+	s.Past = append(s.Past, stale...)
 	return r.Store.Keep(name, s)
+}
+
+func texts(rules []Past) []string {
+	all := make([]string, len(rules))
+	for i, o := range rules {
+		all[i] = fmt.Sprintf("%s %s -A %s %s", o.Family, o.Table, o.Chain, o.Spec)
+	}
+	return all
 }
 
 func (r *Repairer) read(ctx context.Context, f Facts) (*state, error) {
@@ -143,10 +149,12 @@ func (r *Repairer) read(ctx context.Context, f Facts) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found && was.Boot == r.Boot {
+	switch {
+	case found && was.Boot == r.Boot:
 		s.was, s.variant = &was, ipt.Variant(was.Variant)
-	} else {
+	default:
 		s.variant, _ = r.Detect(ctx)
+		s.past = was.ended()
 	}
 	for _, family := range families {
 		text, err := r.Tools(s.variant).Dump(ctx, family)
@@ -175,15 +183,16 @@ func (s *state) report(fresh bool) (report Report, whole bool) {
 		}
 		report.Unmanaged = false
 		lacks := s.facts.lacks(s.now[f], f == ruleset.IPv6)
-		c := s.facts.plan(s.was.of(f, s.facts), s.now[f], false)
+		c := s.facts.plan(s.was, f, s.now[f], false)
 		if s.was == nil || fresh && len(lacks) == 0 {
 			c.missing, c.structural = nil, false
 		}
 		whole = whole && len(lacks)+len(c.missing) == 0
 		report.Structural = report.Structural || c.structural
-		for _, text := range slices.Concat(lacks, c.missing, c.stale) {
+		for _, text := range slices.Concat(lacks, c.missing) {
 			report.Problems = append(report.Problems, fmt.Sprintf("%s %s", f, text))
 		}
+		report.Problems = append(report.Problems, texts(c.stale)...)
 	}
 	report.Missing = !whole
 	return report, whole
@@ -197,16 +206,20 @@ func (r *Repairer) keep(s *state) error {
 		if same(s.was.IPv4, now.IPv4) && same(s.was.IPv6, now.IPv6) {
 			return nil
 		}
-		now.Attic = s.was.Attic
+		now.inherit(slices.Concat(s.was.Past, s.was.rules()))
 	}
+	now.inherit(s.past)
 	return r.Store.Keep(name, now)
 }
 
 // Text is the problems in one line, cut short where there are many.
-func (r Report) Text() string {
+func (r Report) Text() string { return Line(r.Problems) }
+
+// Line is some rules or problems in one line, cut short where there are many.
+func Line(all []string) string {
 	const shown = 4
-	if n := len(r.Problems); n > shown {
-		return fmt.Sprintf("%s; and %d more", strings.Join(r.Problems[:shown], "; "), n-shown)
+	if n := len(all); n > shown {
+		return fmt.Sprintf("%s; and %d more", strings.Join(all[:shown], "; "), n-shown)
 	}
-	return strings.Join(r.Problems, "; ")
+	return strings.Join(all, "; ")
 }

@@ -95,26 +95,6 @@ func drop(dump string, texts ...string) string {
 	return strings.Join(lines, "")
 }
 
-// fake is iptables with a dump for a kernel.
-type fake struct {
-	ipv4 string
-	fed  string
-}
-
-func (f *fake) Dump(_ context.Context, family ruleset.Family) ([]byte, error) {
-	if family == ruleset.IPv6 {
-		return nil, nil
-	}
-	return []byte(f.ipv4), nil
-}
-
-// Feed believes that the payload did all it should.
-func (f *fake) Feed(_ context.Context, _ ruleset.Family, payload []byte) error {
-	f.fed = string(payload)
-	f.ipv4 = whole
-	return nil
-}
-
 func repairer(t *testing.T) (*Repairer, *fake) {
 	f := &fake{ipv4: whole}
 	return &Repairer{Store: store.Open(t.TempDir()), Boot: "boot-1", Now: func() time.Time { return time.Unix(1, 0) },
@@ -130,7 +110,25 @@ func check(t *testing.T, r *Repairer, f Facts, fresh bool) Report {
 	return report
 }
 
-// TestLosses: each is noticed, and what goes to iptables-restore is just what is missing.
+// dockers are the rules of a dump that are Docker's in this test, by chain, in order.
+func dockers(t *testing.T, text string) []string {
+	t.Helper()
+	d, err := parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, line := range strings.Split(print(d), "\n") {
+		others := slices.ContainsFunc([]string{"QUAYWALL", "tun0", "10.8.0.0", "198.51.100.9"}, func(text string) bool { return strings.Contains(line, text) })
+		if !others && (line == ":FORWARD DROP [0:0]" || strings.HasPrefix(line, "-A")) {
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+// TestLosses: each is noticed, and what iptables-restore makes of the payload is what was there before. Nothing is said of
+// what was not lost.
 func TestLosses(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -140,11 +138,11 @@ func TestLosses(t *testing.T) {
 	}{
 		{"a lost jump", drop(whole, "-A FORWARD -j DOCKER-USER"), []string{"*filter", "-I FORWARD 2 -j DOCKER-USER", "COMMIT"}, []string{"*nat", ":DOCKER", "198.51.100.9"}},
 		{"a lost masquerade", drop(whole, "-s 172.17.0.0/16"), []string{"*nat", "-I POSTROUTING 2 -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"}, []string{"*filter", "10.8.0.0"}},
-		{"a lost port", drop(whole, "--dport 8080"), []string{":DOCKER - [0:0]", "-A DOCKER -i docker0 -j RETURN",
-			"-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"}, []string{"-I ", "-D "}},
-		{"isolation lost", drop(whole, "-A DOCKER-ISOLATION"), []string{"-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP"}, []string{"FORWARD"}},
+		{"a lost port", drop(whole, "--dport 8080"), []string{
+			"-I DOCKER 3 ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80"}, []string{":DOCKER", "-D ", "--dport 53"}},
+		{"isolation lost", drop(whole, "-A DOCKER-ISOLATION"), []string{"-I DOCKER-ISOLATION-STAGE-2 2 -o docker0 -j DROP"}, []string{"FORWARD", ":"}},
 		{"filter flushed", drop(whole, "-A FORWARD", "-A DOCKER-"), []string{"-I FORWARD 1 -j DOCKER-USER", "-I FORWARD 2 -j DOCKER-ISOLATION-STAGE-1",
-			"-A DOCKER-USER -j RETURN"}, []string{"198.51.100.9", "tun0", "QUAYWALL"}},
+			"-I DOCKER-USER 1 -j RETURN"}, []string{"198.51.100.9", "tun0", "QUAYWALL", "\n:"}},
 		{"all gone", "", []string{":FORWARD DROP [0:0]", ":DOCKER-USER - [0:0]", "-I OUTPUT 1 ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER"}, []string{"mangle"}},
 		{"chains deleted, and opened", "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n", []string{":FORWARD DROP [0:0]"}, nil},
 	} {
@@ -157,8 +155,11 @@ func TestLosses(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, report)
 		}
 		done, err := r.Mend(t.Context(), facts(), true)
-		if err != nil || done.Mended == 0 || len(done.Problems) > 0 {
+		if err != nil || done.Mended == 0 || len(done.TakenOut) > 0 || len(done.Problems) > 0 {
 			t.Errorf("%s: mended %+v, %v", c.name, done, err)
+		}
+		if is, want := dockers(t, kernel.ipv4), dockers(t, whole); !slices.Equal(is, want) {
+			t.Errorf("%s: Docker's rules are\n%s\nwant\n%s", c.name, strings.Join(is, "\n"), strings.Join(want, "\n"))
 		}
 		for _, line := range c.payload {
 			if !slices.Contains(strings.Split(kernel.fed, "\n"), line) {
@@ -169,6 +170,126 @@ func TestLosses(t *testing.T) {
 			if strings.Contains(kernel.fed, text) {
 				t.Errorf("%s: %q is in\n%s", c.name, text, kernel.fed)
 			}
+		}
+	}
+}
+
+// TestEndsOfChains: what Docker wrote after a flush stays in front of what ends its chains.
+func TestEndsOfChains(t *testing.T) {
+	for _, c := range []struct{ chain, was, there, want string }{
+		{"DOCKER-ISOLATION-STAGE-2", "-o docker0 -j DROP\n-j RETURN", "-o br-0123456789ab -j DROP", "-o docker0 -j DROP\n-o br-0123456789ab -j DROP\n-j RETURN"},
+		{"DOCKER", "-d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT\n! -i docker0 -o docker0 -j DROP",
+			"-d 172.30.0.2/32 ! -i br-0123456789ab -o br-0123456789ab -p udp -m udp --dport 53 -j ACCEPT\n! -i br-0123456789ab -o br-0123456789ab -j DROP",
+			"-d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT\n" +
+				"-d 172.30.0.2/32 ! -i br-0123456789ab -o br-0123456789ab -p udp -m udp --dport 53 -j ACCEPT\n" +
+				"! -i docker0 -o docker0 -j DROP\n! -i br-0123456789ab -o br-0123456789ab -j DROP"},
+	} {
+		kernel := &fake{ipv4: "*filter\n:" + c.chain + " - [0:0]\n-A " + c.chain + " " + strings.ReplaceAll(c.there, "\n", "\n-A "+c.chain+" ") + "\nCOMMIT\n"}
+		d, err := parse(kernel.ipv4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was := &Snapshot{IPv4: map[string]*Part{"filter": {Chains: map[string][]string{c.chain: strings.Split(c.was, "\n")}}}}
+		change := facts().plan(was, ruleset.IPv4, d, true)
+		if err := kernel.Feed(t.Context(), ruleset.IPv4, []byte(change.payload.String())); err != nil {
+			t.Fatal(err)
+		}
+		if d, err = parse(kernel.ipv4); err != nil || strings.Join(d.rules("filter", c.chain), "\n") != c.want {
+			t.Errorf("%s has\n%s\nwant\n%s", c.chain, strings.Join(d.rules("filter", c.chain), "\n"), c.want)
+		}
+	}
+}
+
+// TestSecondEngine: rules of another engine, and the administrator's own, in Docker's chains and beside them, stay, whatever
+// is mended, and whatever this engine knows of their bridges and addresses.
+func TestSecondEngine(t *testing.T) {
+	const theirs = `*filter
+-A FORWARD -o br-9876543210ab -j DOCKER
+-A FORWARD -i br-9876543210ab ! -o br-9876543210ab -j ACCEPT
+-A FORWARD -o podman9 -j DOCKER
+-A INPUT -j DOCKER-USER
+-A DOCKER -d 172.40.0.2/32 ! -i br-9876543210ab -o br-9876543210ab -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-2 -o br-9876543210ab -j DROP
+*nat
+-A POSTROUTING -s 172.40.0.0/16 ! -o br-9876543210ab -j MASQUERADE
+-A POSTROUTING -s 10.0.3.5/32 -d 10.0.3.5/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+-A POSTROUTING -s 172.17.0.77/32 -d 172.17.0.77/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+-A DOCKER ! -i br-9876543210ab -p tcp -m tcp --dport 8081 -j DNAT --to-destination 172.40.0.2:80
+-A DOCKER -p tcp -m tcp --dport 8001 -j DNAT --to-destination 172.17.0.2:8000
+`
+	insert := func(dump string) string {
+		for part := range strings.SplitSeq(theirs, "*") {
+			name, rules, _ := strings.Cut(part, "\n")
+			if before, after, ok := strings.Cut(dump, "*"+name+"\n"); ok && name != "" {
+				dump = before + "*" + name + "\n" + strings.Replace(after, "COMMIT\n", rules+"COMMIT\n", 1)
+			}
+		}
+		return dump
+	}
+	for what, now := range map[string]string{"nothing is lost": whole, "all of Docker's rules but these are lost": drop(whole, "-A "), "a port": drop(whole, "--dport 8080")} {
+		for _, others := range [][]inventory.Interface{{{Name: "eth0"}, {Name: "br-9876543210ab"}}, nil} {
+			r, kernel := repairer(t)
+			f := facts()
+			f.Others = others
+			kernel.ipv4 = insert(whole)
+			if report := check(t, r, f, true); len(report.Problems) > 0 {
+				t.Errorf("%s: these are taken for problems: %q", what, report.Problems)
+			}
+			kernel.ipv4 = insert(now)
+			if _, err := r.Mend(t.Context(), f, true); err != nil {
+				t.Fatal(err)
+			}
+			lines := slices.DeleteFunc(strings.Split(theirs, "\n"), func(line string) bool { return !strings.HasPrefix(line, "-A") })
+			for _, line := range lines {
+				if !strings.Contains(kernel.ipv4, line+"\n") {
+					t.Errorf("%s: %q went", what, line)
+				}
+			}
+			if strings.Contains(kernel.fed, "-D ") || strings.Contains(kernel.fed, ":DOCKER") || strings.Contains(kernel.fed, "9876543210ab") {
+				t.Errorf("%s: fed\n%s", what, kernel.fed)
+			}
+			if is, want := dockers(t, drop(kernel.ipv4, lines...)), dockers(t, whole); !slices.Equal(is, want) {
+				t.Errorf("%s: Docker's rules are\n%s", what, strings.Join(is, "\n"))
+			}
+		}
+	}
+}
+
+// TestNetworkGone: rules of a network that is gone go where an old dump brings them back, also in another boot; but not
+// while something of that name is here, or listed by the engine.
+func TestNetworkGone(t *testing.T) {
+	now := facts()
+	now.Networks, now.Published = now.Networks[1:], now.Published[:1]
+	delete(now.Addrs, "dns")
+	without := drop(whole, "br-0123456789ab", "172.30.0.")
+	for _, c := range []struct {
+		what  string
+		boot  string
+		other inventory.Interface
+		goes  bool
+	}{
+		{"a network that is gone", "boot-1", inventory.Interface{Name: "eth0"}, true},
+		{"a network of another boot", "boot-2", inventory.Interface{Name: "eth0"}, true},
+		{"somebody else's bridge of that name", "boot-1",
+			inventory.Interface{Name: "br-0123456789ab", Addrs: []netip.Prefix{netip.MustParsePrefix("172.30.0.1/24")}}, false},
+	} {
+		r, kernel := repairer(t)
+		check(t, r, facts(), true)
+		r.Boot = c.boot
+		kernel.ipv4 = without
+		check(t, r, now, true)
+		kernel.ipv4 = whole
+		now.Others = []inventory.Interface{{Name: "lo"}, c.other}
+		report := check(t, r, now, false)
+		if (len(report.Problems) > 0) != c.goes || report.Missing {
+			t.Errorf("%s: problems %q", c.what, report.Problems)
+		}
+		done, err := r.Mend(t.Context(), now, true)
+		if err != nil || done.Mended != 0 || (len(done.TakenOut) > 0) != c.goes {
+			t.Errorf("%s: %+v, %v", c.what, done, err)
+		}
+		if strings.Contains(kernel.ipv4, "-o br-0123456789ab -j DOCKER") == c.goes {
+			t.Errorf("%s: the kernel holds\n%s", c.what, kernel.ipv4)
 		}
 	}
 }
@@ -191,7 +312,7 @@ func TestGone(t *testing.T) {
 	}
 	delete(now.Addrs, "other")
 	now.Published = now.Published[1:]
-	kernel.ipv4 = whole // an old dump
+	kernel.ipv4, kernel.fed = whole, "" // an old dump
 	report := check(t, r, now, false)
 	if !slices.ContainsFunc(report.Problems, func(p string) bool { return strings.Contains(p, "8080") }) {
 		t.Errorf("stale rules are not noticed: %q", report.Problems)
@@ -199,23 +320,31 @@ func TestGone(t *testing.T) {
 	if _, err := r.Mend(t.Context(), now, true); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"-D POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE", ":DOCKER - [0:0]"} {
-		if !strings.Contains(kernel.fed, line) {
-			t.Errorf("stale rules: %q is not in\n%s", line, kernel.fed)
-		}
+	if is, want := dockers(t, kernel.ipv4), dockers(t, drop(whole, "172.17.0.2")); !slices.Equal(is, want) {
+		t.Errorf("stale rules: Docker's rules are\n%s\nwant\n%s", strings.Join(is, "\n"), strings.Join(want, "\n"))
 	}
-	if strings.Contains(kernel.fed, "172.17.0.2:80") || strings.Contains(kernel.fed, "10.8.0.0") {
-		t.Errorf("stale rules:\n%s", kernel.fed)
+	if !strings.Contains(kernel.ipv4, "10.8.0.0") {
+		t.Errorf("somebody else's rule went:\n%s", kernel.fed)
 	}
 }
 
-// TestAttic: a container took long to start, and its rules were taken for stale ones. They come back.
-func TestAttic(t *testing.T) {
+// TestStartsSlowly: a container is started again and takes long: its rules were taken for stale ones. They come back. Rules of
+// one that was never seen to run are left alone.
+func TestStartsSlowly(t *testing.T) {
 	r, kernel := repairer(t)
 	now := facts()
 	web := now.Addrs["web"]
 	delete(now.Addrs, "web")
 	check(t, r, now, true)
+	if report := check(t, r, now, false); len(report.Problems) > 0 {
+		t.Errorf("rules of a container that was never seen: %+v", report)
+	}
+	now.Addrs["web"] = web
+	check(t, r, now, false)
+	delete(now.Addrs, "web")
+	kernel.ipv4 = drop(whole, "172.17.0.2") // it stopped
+	check(t, r, now, false)
+	kernel.ipv4 = whole // and starts
 	report := check(t, r, now, false)
 	if report.Missing || len(report.Problems) == 0 {
 		t.Fatalf("rules that look stale: %+v", report)
@@ -223,17 +352,16 @@ func TestAttic(t *testing.T) {
 	if _, err := r.Mend(t.Context(), now, false); err != nil || kernel.fed != "" {
 		t.Errorf("they have to be left for a while: %v\n%s", err, kernel.fed)
 	}
-	if _, err := r.Mend(t.Context(), now, true); err != nil || strings.Contains(kernel.fed, "172.17.0.2:80") {
-		t.Errorf("they have to go: %v\n%s", err, kernel.fed)
+	if done, err := r.Mend(t.Context(), now, true); err != nil || len(done.TakenOut) != 3 || done.Mended != 0 || strings.Contains(kernel.ipv4, "172.17.0.2") {
+		t.Errorf("they have to go: %+v, %v\n%s", done, err, kernel.ipv4)
 	}
 	now.Addrs["web"] = web
-	kernel.ipv4 = drop(whole, "172.17.0.2")
 	if report := check(t, r, now, false); !report.Missing || report.Structural {
 		t.Errorf("the container runs: %+v", report)
 	}
-	if _, err := r.Mend(t.Context(), now, false); err != nil || !strings.Contains(kernel.fed, "172.17.0.2:80") ||
-		!strings.Contains(kernel.fed, "-s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE") {
-		t.Errorf("its rules have to come back: %v\n%s", err, kernel.fed)
+	if done, err := r.Mend(t.Context(), now, false); err != nil || done.Mended != 3 ||
+		!slices.Equal(slices.Sorted(slices.Values(dockers(t, kernel.ipv4))), slices.Sorted(slices.Values(dockers(t, whole)))) {
+		t.Errorf("its rules have to come back: %+v, %v\n%s", done, err, kernel.ipv4)
 	}
 }
 
@@ -245,14 +373,14 @@ func TestLater(t *testing.T) {
 	now.Published = append(now.Published, inventory.Published{Container: "late", Proto: policy.TCP, Port: 9000, Target: 90, Addr: netip.IPv4Unspecified()})
 	now.Addrs["late"] = []netip.Addr{netip.MustParseAddr("172.17.0.9")}
 	const late = "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 9000 -j DNAT --to-destination 172.17.0.9:90\n"
-	kernel.ipv4 = strings.Replace(drop(whole, "-A DOCKER -i", "-A DOCKER !", "-A DOCKER -d 192"), "*nat", "*nat", 1)
+	kernel.ipv4 = drop(whole, "-A DOCKER -i", "-A DOCKER !", "-A DOCKER -d 192")
 	kernel.ipv4 = strings.TrimSuffix(kernel.ipv4, "COMMIT\n") + late + "COMMIT\n"
 	if _, err := r.Mend(t.Context(), now, true); err != nil {
 		t.Fatal(err)
 	}
-	first, then := strings.Index(kernel.fed, "-A DOCKER -i docker0 -j RETURN"), strings.Index(kernel.fed, late)
+	first, then := strings.Index(kernel.ipv4, "-A DOCKER -i docker0 -j RETURN"), strings.Index(kernel.ipv4, late)
 	if first < 0 || then < first {
-		t.Errorf("the rules of a later container:\n%s", kernel.fed)
+		t.Errorf("the rules of a later container:\n%s", kernel.ipv4)
 	}
 }
 
@@ -313,6 +441,12 @@ func TestOthersRules(t *testing.T) {
 		{"nat", "POSTROUTING", "-s 10.8.0.0/24 -o eth0 -j MASQUERADE"},
 		{"nat", "PREROUTING", "-p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80"},
 		{"raw", "PREROUTING", "-i eth0 -p udp -m udp --dport 53 -j CT --notrack"},
+		{"raw", "PREROUTING", "-d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 9000 -j DROP"},
+		{"filter", "INPUT", "-j DOCKER-USER"},
+		{"filter", "FORWARD", "-i br-9876543210ab -o br-9876543210ab -j ACCEPT"},
+		{"nat", "POSTROUTING", "-s 172.40.0.0/16 ! -o br-9876543210ab -j MASQUERADE"},
+		{"nat", "POSTROUTING", "-s 10.0.3.5/32 -d 10.0.3.5/32 -p tcp -m tcp --dport 80 -j MASQUERADE"},
+		{"nat", "POSTROUTING", "-s 172.17.0.0/16 -d 172.17.0.0/16 -p tcp -m tcp --dport 80 -j MASQUERADE"},
 	} {
 		if f.isOurs(c.table, c.chain, parseRule(c.spec)) {
 			t.Errorf("%s -A %s %s is taken for Docker's", c.table, c.chain, c.spec)
@@ -326,21 +460,26 @@ func TestReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := facts()
-	c := f.plan(f.extract(d), dump{}, true)
-	own := 0
-	for line := range strings.Lines(whole) {
-		spec, isRule := strings.CutPrefix(strings.TrimSpace(line), "-A ")
-		if !isRule || strings.Contains(spec, "QUAYWALL") || strings.Contains(spec, "tun0") || strings.Contains(spec, "10.8.0.0") || strings.Contains(spec, "198.51.100.9") {
-			continue
-		}
-		own++
-		chain, rule, _ := strings.Cut(spec, " ")
-		if !strings.Contains(c.payload.String(), "-A "+spec) && !strings.Contains(c.payload.String(), fmt.Sprintf(" %s\n", rule)) {
-			t.Errorf("%s %s is not in the payload", chain, rule)
-		}
+	f, kernel := facts(), &fake{}
+	c := f.plan(&Snapshot{IPv4: f.extract(d)}, ruleset.IPv4, dump{}, true)
+	if err := kernel.Feed(t.Context(), ruleset.IPv4, []byte(c.payload.String())); err != nil {
+		t.Fatal(err)
 	}
-	if got := strings.Count(c.payload.String(), "\n-"); got != own {
-		t.Errorf("%d rules in the payload, want %d:\n%s", got, own, c.payload.String())
+	if is, want := dockers(t, kernel.ipv4), dockers(t, whole); !slices.Equal(is, want) {
+		t.Errorf("Docker's rules are\n%s\nwant\n%s", strings.Join(is, "\n"), strings.Join(want, "\n"))
+	}
+	if strings.Contains(kernel.ipv4, "QUAYWALL") || strings.Contains(kernel.ipv4, "tun0") || strings.Contains(kernel.ipv4, "10.8.0.0") {
+		t.Errorf("rules of others came too:\n%s", kernel.ipv4)
+	}
+}
+
+// TestPastIsBounded: a host whose containers come and go for a year.
+func TestPastIsBounded(t *testing.T) {
+	s := Snapshot{}
+	for i := range 2 * pastSize {
+		s.inherit([]Past{{Family: ruleset.IPv4, Table: "nat", Chain: "DOCKER", Spec: fmt.Sprint(i)}})
+	}
+	if len(s.Past) != pastSize || s.Past[pastSize-1].Spec != fmt.Sprint(2*pastSize-1) {
+		t.Errorf("%d rules are remembered, the last is %+v", len(s.Past), s.Past[len(s.Past)-1])
 	}
 }

@@ -15,37 +15,95 @@ type Snapshot struct {
 	Variant string           `json:"variant"` // of iptables: "nft" or "legacy"
 	IPv4    map[string]*Part `json:"ipv4"`    // by table
 	IPv6    map[string]*Part `json:"ipv6,omitempty"`
-	// Attic are rules that were taken out as stale, the last of them: they come back where Docker says after all that they
-	// are of something that is there.
-	Attic []Stale `json:"attic,omitempty"`
+	Past    []Past           `json:"past,omitempty"` // the last of those that were in such a snapshot once, the latest last
 }
 
-// Stale is a rule that was taken out.
-type Stale struct {
+// Past is a rule that was seen to be Docker's own, and was about something that is gone by now.
+type Past struct {
 	Family ruleset.Family `json:"family"`
 	Table  string         `json:"table"`
 	Chain  string         `json:"chain"`
 	Spec   string         `json:"spec"`
+	// Out says that quaywall took it out as stale: it comes back where Docker says after all that it is of something that
+	// is there. What Docker took out itself, it writes itself.
+	Out bool `json:"out,omitempty"`
 }
 
-// atticSize bounds what is remembered of stale rules.
-const atticSize = 200
+// pastSize bounds what is remembered of rules that are no more.
+const pastSize = 500
 
-// of is a family's part, with those of the attic that are current by now; nil for none.
+// parts are a family's, by table.
+func (s *Snapshot) parts(family ruleset.Family) map[string]*Part {
+	if family == ruleset.IPv6 {
+		return s.IPv6
+	}
+	return s.IPv4
+}
+
+// of is a family's part, with those of the past that quaywall took out and that are current by now; nil for none.
 func (s *Snapshot) of(family ruleset.Family, f Facts) map[string]*Part {
 	if s == nil {
 		return nil
 	}
-	parts := s.IPv4
-	if family == ruleset.IPv6 {
-		parts = s.IPv6
-	}
-	for _, old := range s.Attic {
-		if p := parts[old.Table]; old.Family == family && p != nil && f.isCurrent(parseRule(old.Spec)) {
+	parts := s.parts(family)
+	for _, old := range s.Past {
+		if p := parts[old.Table]; old.Out && old.Family == family && p != nil && f.isCurrent(parseRule(old.Spec)) {
 			p.add(old.Chain, old.Spec)
 		}
 	}
 	return parts
+}
+
+// has tells whether a rule is recorded as Docker's own, now or in the past. No other is ever taken out: it may be another
+// engine's, or the administrator's.
+func (s *Snapshot) has(family ruleset.Family, table, chain, spec string) bool {
+	if s == nil {
+		return false
+	}
+	p := s.parts(family)[table]
+	return p != nil && (slices.Contains(p.Chains[chain], spec) || slices.Contains(p.Placed[chain], spec)) ||
+		slices.ContainsFunc(s.Past, func(o Past) bool { return o.is(family, table, chain, spec) })
+}
+
+func (o Past) is(family ruleset.Family, table, chain, spec string) bool {
+	return o.Family == family && o.Table == table && o.Chain == chain && o.Spec == spec
+}
+
+// rules are all rules of the snapshot, sorted, as they will be once they are of the past.
+func (s *Snapshot) rules() []Past {
+	var all []Past
+	for _, family := range families {
+		for _, table := range slices.Sorted(maps.Keys(s.parts(family))) {
+			p := s.parts(family)[table]
+			for _, chains := range []map[string][]string{p.Chains, p.Placed} {
+				for _, chain := range slices.Sorted(maps.Keys(chains)) {
+					for _, spec := range chains[chain] {
+						all = append(all, Past{Family: family, Table: table, Chain: chain, Spec: spec})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// ended is what stays of a snapshot once its boot is over: nothing of it comes back by itself.
+func (s *Snapshot) ended() []Past {
+	all := slices.Concat(s.Past, s.rules())
+	for i := range all {
+		all[i].Out = false
+	}
+	return all
+}
+
+// inherit makes what older snapshots knew and this one lacks its past.
+func (s *Snapshot) inherit(older []Past) {
+	for _, o := range older {
+		if !s.has(o.Family, o.Table, o.Chain, o.Spec) {
+			s.Past = append(s.Past, o)
+		}
+	}
+	s.Past = s.Past[max(0, len(s.Past)-pastSize):]
 }
 
 // add puts a rule to a chain, where Docker would have put it.

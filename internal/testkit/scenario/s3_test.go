@@ -52,13 +52,15 @@ func TestS3(t *testing.T) {
 			w.host.MustExec(t, "iptables", "-I", "DOCKER-USER", "-s", "198.51.100.9", "-j", "DROP") // the administrator's, which nobody puts back
 			w.host.MustExec(t, "sh", "-c", "iptables-save > "+w.host.Dir+"/old.rules")
 			w.host.MustExec(t, "iptables", "-D", "DOCKER-USER", "-s", "198.51.100.9", "-j", "DROP")
+			a := agentOf(w, "the policy is in force")
+			snapshot := filepath.Join(w.host.Dir, "state", "docker-rules.json")
+			w.until("a snapshot", func() bool { _, err := os.Stat(snapshot); return err == nil })
 			if err := old.RemoveContainer(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			a := agentOf(w, "the policy is in force")
-			w.until("a snapshot", func() bool {
-				_, err := os.Stat(filepath.Join(w.host.Dir, "state", "docker-rules.json"))
-				return err == nil
+			w.until("a snapshot without the container", func() bool {
+				text, err := os.ReadFile(snapshot)
+				return err == nil && strings.Contains(string(text), `"past"`)
 			})
 			whole := dockersRules(w)
 			works := func() {
@@ -91,11 +93,27 @@ func TestS3(t *testing.T) {
 				mends("everything flushed", "nft flush ruleset")
 				works()
 			}
+			others := []string{ // which look like Docker's, and are a second engine's or the administrator's
+				"POSTROUTING -s 172.40.0.0/16 ! -o br-9876543210ab -j MASQUERADE",
+				"POSTROUTING -s 10.0.3.5/32 -d 10.0.3.5/32 -p tcp -m tcp --dport 80 -j MASQUERADE",
+				"DOCKER ! -i br-9876543210ab -p tcp -m tcp --dport 8081 -j DNAT --to-destination 172.40.0.2:80",
+				"DOCKER -p tcp -m tcp --dport 8001 -j DNAT --to-destination 172.17.0.2:8000",
+			}
 			w.host.MustExec(t, "sh", "-c", "iptables-restore < "+w.host.Dir+"/old.rules")
+			for _, rule := range others {
+				w.host.MustExec(t, "sh", "-c", "iptables -t nat -A "+rule)
+			}
 			w.until("old rules loaded", func() bool {
-				now := dockersRules(w)
-				return !strings.Contains(strings.Join(now, "\n"), "7070") && len(now) == len(whole)+1 // the administrator's came with them
+				now := strings.Join(dockersRules(w), "\n")
+				for _, rule := range others {
+					if !strings.Contains(now, rule) {
+						t.Errorf("%s went, too", rule)
+					}
+				}
+				// The administrator's rule came with the old ones.
+				return !strings.Contains(now, "7070") && strings.Count(now, "\n") == len(whole)+len(others)
 			})
+			w.until("what was taken out is told", func() bool { return strings.Contains(a.Log(), "they were taken out") })
 			w.until("quaywall's own rules", w.mended)
 			works()
 		})

@@ -26,6 +26,7 @@ import (
 // Answer is what an engine said, whichever network namespace it lives in.
 type Answer struct {
 	Docker    inventory.Docker
+	Local     bool // it came through a Unix socket: the engine is one of this host, in whichever namespace
 	Networks  []inventory.Network
 	Published []inventory.Published
 	Unseen    []inventory.Unseen
@@ -65,7 +66,7 @@ func list(ctx context.Context, at Endpoint) (Answer, error) {
 		return Answer{}, err
 	}
 	return Answer{
-		Docker:   inventory.Docker{Reachable: true, Version: e.version},
+		Docker: inventory.Docker{Reachable: true, Version: e.version}, Local: strings.HasPrefix(at.Host, "unix://"),
 		Networks: bridgeNetworks(networks), Published: published(containers), Unseen: unseenNetworks(networks),
 		Addrs: addresses(containers),
 	}, nil

@@ -53,7 +53,14 @@ const containers2010 = `[
 func engine(t *testing.T, api, networks, containers string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "docker.sock")
-	listener, err := net.Listen("unix", path)
+	engineAt(t, "unix", path, api, networks, containers)
+	return "unix://" + path
+}
+
+// engineAt answers like dockerd, wherever it listens.
+func engineAt(t *testing.T, network, address, api, networks, containers string) net.Addr {
+	t.Helper()
+	listener, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +80,7 @@ func engine(t *testing.T, api, networks, containers string) string {
 	server := &http.Server{Handler: mux}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	return "unix://" + path
+	return listener.Addr()
 }
 
 func prefixes(list ...string) []netip.Prefix {
@@ -90,7 +97,7 @@ var compare = cmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
 func TestList(t *testing.T) {
 	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	want := docker.Answer{
-		Docker: inventory.Docker{Reachable: true, Version: "20.10.24+dfsg1"},
+		Docker: inventory.Docker{Reachable: true, Version: "20.10.24+dfsg1"}, Local: true,
 		Networks: []inventory.Network{
 			{Name: "bridge", ID: "fac3e23d12920f0311", Bridge: "docker0", Subnets: prefixes("172.17.0.0/16", "2001:db8:17::/64")},
 			{Name: "int1", ID: "b4d96b0476d8ea0830288c", Bridge: "br-b4d96b0476d8", Internal: true, Subnets: prefixes("10.99.0.0/24")},
@@ -110,6 +117,14 @@ func TestList(t *testing.T) {
 		if diff := cmp.Diff(want, got, compare); diff != "" {
 			t.Errorf("API %s: %s", api, diff)
 		}
+	}
+}
+
+// Another host's engine may have bridges of the same names.
+func TestListOverTheNetworkIsNotLocal(t *testing.T) {
+	at := engineAt(t, "tcp", "127.0.0.1:0", "1.41", networks2010, containers2010)
+	if got := docker.List(t.Context(), "tcp://"+at.String()); got.Local || !got.Docker.Reachable || len(got.Networks) != 3 {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"net/netip"
-	"slices"
 
 	"quaywall/internal/netset"
 	"quaywall/internal/policy"
@@ -13,7 +12,7 @@ func established() ruleset.Rule {
 	return passes("established", ruleset.CtStateMatch{States: ruleset.StateEstablished | ruleset.StateRelated})
 }
 
-// alwaysPasses are the rules for what IPv4 and IPv6 can't live without.
+// alwaysPasses are the rules for what IPv4 and IPv6 can't live without, coming from outside or from this host.
 func alwaysPasses() []ruleset.Rule {
 	icmp := func(f ruleset.Family, types ...uint8) ruleset.Match {
 		return ruleset.ICMPTypeMatch{Family: f, Types: types}
@@ -27,7 +26,24 @@ func alwaysPasses() []ruleset.Rule {
 	}
 }
 
+// containersLive are the rules for what a container's network can't live without. What such packets are for is done on one
+// link, so they pass to nobody behind it: a container could send anything in them. Errors of ICMP need no rule, those that
+// are about a connection are related to it.
+func containersLive() []ruleset.Rule {
+	neighbours := ruleset.ICMPTypeMatch{Family: ruleset.IPv6, Types: []uint8{130, 131, 132, 133, 134, 135, 136, 143}}
+	onLink := linkLocal.Union(multicast.V6())
+	return []ruleset.Rule{
+		passes("on one link", ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: onLink}, neighbours),
+		passes("to the host as a neighbour", neighbours, ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}),
+		passes("IGMP", ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv4, Addrs: multicast.V4()}, ruleset.ProtoMatch{Proto: protoIGMP}),
+		passes("DHCP replies", append(udpPorts(ruleset.IPv4, 67, dhcpClient), ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv4, Addrs: allHosts})...),
+	}
+}
+
 const protoIGMP = 2
+
+// allHosts is the address of all hosts on a link.
+var allHosts = netset.MustParse("255.255.255.255")
 
 // linkLocal are the addresses that each link has for itself.
 var linkLocal = netset.Of(netip.MustParsePrefix("fe80::/10"))
@@ -35,11 +51,12 @@ var linkLocal = netset.Of(netip.MustParsePrefix("fe80::/10"))
 // The ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) listen on.
 const dhcpClient, dhcp6Client = 68, 546
 
+// dhcpReplies are the rules for what this host's own clients wait for.
 func dhcpReplies() []ruleset.Rule {
 	return []ruleset.Rule{
-		passes("DHCP replies", slices.Concat(udpPorts(ruleset.IPv4, 67, dhcpClient))...),
+		passes("DHCP replies", append(udpPorts(ruleset.IPv4, 67, dhcpClient), toThisHost())...),
 		passes("DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
-			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, dhcp6Client)),
+			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, dhcp6Client), toThisHost()),
 	}
 }
 

@@ -1,6 +1,9 @@
 package compile
 
 import (
+	"slices"
+	"strings"
+
 	"quaywall/internal/policy"
 	"quaywall/internal/ruleset"
 )
@@ -29,19 +32,78 @@ func (c *compiler) direct() {
 // never more open than others, at most less. It is judged here and not at the gate, since only here it is known what
 // goes from one of them to another or stays within one; that is left to Docker.
 func (c *compiler) newBridges(ch *ruleset.Chain, direct ruleset.Match) {
-	other := func(f ruleset.Field) ruleset.Match {
-		return ruleset.IfaceMatch{Field: f, Names: []string{likeDocker + "*"}, Not: true}
+	add(ch, leads("new-bridge", "to a new bridge", append(c.newcomer(ruleset.Out), direct)...))
+	to, next := c.chain("new-bridge", nil), accept
+	if restricts(c.policy, policy.Egress) {
+		add(ch, leads("egress-new", "from a new bridge", append(c.newcomer(ruleset.In), direct)...))
+		next = toChain(c.fromNewBridges())
 	}
-	add(ch, leads("new-bridge", "to a new bridge", append(c.unknownBridge(ruleset.Out), other(ruleset.In), direct)...))
-	var names []string
-	for _, digit := range "0123456789abcdef" {
-		names = append(names, likeDocker+string(digit)+"*")
-	}
-	add(c.chain("new-bridge", nil), c.refused("container's own address", ruleset.IfaceMatch{Field: ruleset.Out, Names: names}))
-	if !restricts(c.policy, policy.Egress) {
-		return
-	}
-	add(ch, leads("egress-new", "from a new bridge", append(c.unknownBridge(ruleset.In), other(ruleset.Out), direct)...))
+	leftToDocker := append(c.newcomer(ruleset.In), c.namedByDocker(ruleset.In, false))
+	add(to, ruleset.Rule{Matches: []ruleset.Match{c.namedByDocker(ruleset.Out, true)}, Verdict: next, Origin: ruleset.Origin{Note: "to others"}},
+		passes("left to Docker", leftToDocker...), c.refused("container's own address"))
+}
+
+// fromNewBridges is the chain for what comes from a new bridge. Packets to the bridges of others come here whichever
+// interface they are from.
+func (c *compiler) fromNewBridges() string {
+	ch := c.chain("egress-new", nil)
+	leftToDocker := append(c.newcomer(ruleset.Out), c.namedByDocker(ruleset.Out, false))
+	add(ch, passes("from others", c.knownBridges(ruleset.In, false)), passes("from others", c.namedByDocker(ruleset.In, true)),
+		passes("left to Docker", leftToDocker...))
 	rules := where(c.policy.Egress, func(r policy.Rule) bool { return len(r.Networks) == 0 && !r.To.Host })
-	c.egressRules(c.chain("egress-new", nil), "egnew", rules)
+	c.egressRules(ch, "egnew", rules)
+	return ch.Name
+}
+
+// likeDocker begins the names of the bridges that Docker names by itself: twelve hex digits follow.
+const likeDocker = "br-"
+
+// newcomer holds for interfaces that may be bridges which Docker made after this was compiled: cheap to ask, and true of
+// some that others made.
+func (c *compiler) newcomer(field ruleset.Field) []ruleset.Match {
+	return []ruleset.Match{ruleset.IfaceMatch{Field: field, Names: []string{likeDocker + "*"}}, c.knownBridges(field, true)}
+}
+
+// others are names of bridges that people give, and Docker never does: with a letter that is no hex digit, or too short. Only
+// those stand here that begin as Docker's may (see namedByDocker).
+var others = []string{"br-0", "br-1", "br-2", "br-3", "br-acces*", "br-ad", "br-adm*", "br-back*", "br-bak*", "br-bas*", "br-be", "br-ca",
+	"br-cach*", "br-cam*", "br-cep*", "br-dat*", "br-db", "br-db1", "br-db2", "br-dc", "br-dc1", "br-dc2", "br-defau*", "br-dem*", "br-dev*",
+	"br-edg*", "br-fabr*", "br-fe"}
+
+// knownBridges holds for interfaces that are no new bridges of Docker's: they were there, the policy trusts them, or they are
+// called otherwise.
+func (c *compiler) knownBridges(field ruleset.Field, not bool) ruleset.Match {
+	known := slices.Concat(others, c.policy.Trusted)
+	for _, i := range c.inv.Interfaces {
+		if strings.HasPrefix(i.Name, likeDocker) {
+			known = append(known, i.Name)
+		}
+	}
+	slices.Sort(known)
+	return c.ifaceSet("known-bridges", field, slices.Compact(known), not)
+}
+
+// namedByDocker holds for interfaces named as Docker may name its bridges. iptables knows names by their beginnings alone, so
+// the twelve digits can't be asked for. One digit or two have to do, two where the first is a letter: most names that
+// people give are none of these (br-lan, br-dmz, br-ext), and of the others the usual ones are known.
+func (c *compiler) namedByDocker(field ruleset.Field, not bool) ruleset.Match {
+	const digits, letters = "0123456789", "abcdef"
+	var names []string
+	for _, a := range digits {
+		names = append(names, likeDocker+string(a)+"*")
+	}
+	for _, a := range letters {
+		for _, b := range digits + letters {
+			names = append(names, likeDocker+string(a)+string(b)+"*")
+		}
+	}
+	return c.ifaceSet("docker-names", field, names, not)
+}
+
+// ifaceSet matches interfaces in a set of ours, which is made at its first use.
+func (c *compiler) ifaceSet(name string, field ruleset.Field, ifaces []string, not bool) ruleset.Match {
+	if !slices.ContainsFunc(c.sets, func(s ruleset.Set) bool { return s.Name == name }) {
+		c.set(ruleset.Set{Name: name, Key: ruleset.Iface, Ifaces: ifaces})
+	}
+	return ruleset.IfaceMatch{Field: field, Set: name, Not: not}
 }

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"slices"
-	"strings"
 
 	"quaywall/internal/netset"
 	"quaywall/internal/policy"
@@ -24,9 +23,6 @@ func (c *compiler) bridgeNames() []string {
 	return slices.Compact(all)
 }
 
-// likeDocker is how Docker names the bridges that it makes by itself.
-const likeDocker = "br-"
-
 // fromContainers judges connections that begin in a container.
 func (c *compiler) fromContainers(ch *ruleset.Chain) {
 	bridge := c.bridgeMatch(ruleset.In)
@@ -35,25 +31,6 @@ func (c *compiler) fromContainers(ch *ruleset.Chain) {
 		return
 	}
 	add(ch, leads(c.egress(), "from a container", bridge))
-}
-
-// unknownBridge holds for interfaces that are named like Docker's bridges and were not there when this was compiled.
-func (c *compiler) unknownBridge(field ruleset.Field) []ruleset.Match {
-	matches := []ruleset.Match{ruleset.IfaceMatch{Field: field, Names: []string{likeDocker + "*"}}}
-	var known []string
-	for _, i := range c.inv.Interfaces {
-		if strings.HasPrefix(i.Name, likeDocker) {
-			known = append(known, i.Name)
-		}
-	}
-	if len(known) > 0 {
-		const name = "known-bridges"
-		if !slices.ContainsFunc(c.sets, func(s ruleset.Set) bool { return s.Name == name }) {
-			c.set(ruleset.Set{Name: name, Key: ruleset.Iface, Ifaces: known})
-		}
-		matches = append(matches, ruleset.IfaceMatch{Field: field, Set: name, Not: true})
-	}
-	return matches
 }
 
 // egress is the chain for what comes from a container. Packets within one network aren't judged, except those to the
@@ -72,15 +49,17 @@ func (c *compiler) egress() string {
 			add(ch, passes("within one network", within, notHost))
 		}
 	}
+	onLink := []ruleset.Match{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
+		ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: linkLocal}, notHost}
+	add(ch, passes("within one network", onLink...))
 	add(ch, runningBefore()) // not in egressRules: the kernel looks for sockets in prerouting and not in forward
+	add(ch, containersLive()...)
 	c.egressRules(ch, "egress", c.policy.Egress)
 	return ch.Name
 }
 
 // egressRules are the end of a chain for what comes from a container.
 func (c *compiler) egressRules(ch *ruleset.Chain, name string, rules []policy.Rule) {
-	add(ch, alwaysPasses()...)
-	add(ch, dhcpReplies()...)
 	if c.options.PickUp {
 		add(ch, passes("container flow running before", midStream()...))
 	}

@@ -1,9 +1,6 @@
 package compile
 
 import (
-	"net/netip"
-
-	"quaywall/internal/netset"
 	"quaywall/internal/packet"
 	"quaywall/internal/policy"
 	"quaywall/internal/ruleset"
@@ -40,7 +37,6 @@ func (c *compiler) hygiene(next ruleset.Verdict) []ruleset.Rule {
 // and this host's own. A link-local address of this host's may be another machine's on another link (fe80::1 is that of
 // many routers, and of Docker's bridges), and backends differ in which interface they ask about: it is never spoofed.
 func (c *compiler) spoofed() [][]ruleset.Match {
-	multicast := netset.Of(netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8"))
 	all := loopback.Union(multicast).Union(c.subnets())
 	own := ruleset.AddrTypeMatch{Field: ruleset.Src, Types: ruleset.TypeLocal}
 	return [][]ruleset.Match{

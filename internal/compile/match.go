@@ -18,6 +18,8 @@ const ownTypes = ruleset.TypeLocal | ruleset.TypeAnycast
 
 var loopback = netset.Of(netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
 
+var multicast = netset.MustParse("224.0.0.0/4 ff00::/8")
+
 // undialled are the destinations that no packet has that comes in by another interface than lo. The unspecified address is
 // one (RFC 4291, 2.5.2); the kernel takes it for an anycast address of its own where a default route is on link.
 var undialled = loopback.Union(netset.Of(netip.MustParsePrefix("::/128")))

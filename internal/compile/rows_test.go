@@ -115,7 +115,7 @@ func TestTrap38(t *testing.T) {
 func TestNewBridges(t *testing.T) {
 	p := restricted() // egress: no SSH to the host, nothing from network shop
 	p.Egress = append(p.Egress, policy.Rule{Pos: at(20), Verb: policy.Deny, What: []policy.Traffic{port(tcp, 25)}})
-	const known, fresh, lan = "br-0123456789ab", "br-fedcba987654", "br-lan"
+	const known, fresh, lan = "br-0123456789ab", "br-fedcba987654", "br-dmz"
 	checkRows(t, p, compile.Options{}, []row{
 		{"judged by rules without network", out(pk(tcp, fresh, "172.30.0.2", "198.51.100.9", 25), "eth0"), false, false, drop, "policy.yaml:20"},
 		{"not by those with one", out(pk(tcp, fresh, "172.30.0.2", "198.51.100.9", 443), "eth0"), false, false, accept, "default"},
@@ -127,8 +127,42 @@ func TestNewBridges(t *testing.T) {
 		{"from there to another network", out(pk(tcp, fresh, "172.30.0.3", "172.17.0.2", 80), "docker0"), false, false, drop, ""},
 		{"an address like the host's", out(pk(tcp, fresh, "172.30.0.3", "192.0.2.7", 22), "eth0"), false, false, accept, "default"},
 		{"within a known one (trap 47)", out(pk(tcp, known, "172.18.0.3", "172.18.0.2", 80), known), false, false, accept, ""},
-		{"trap 53: br-lan is not Docker's", out(pk(tcp, "eth0", "198.51.100.9", "192.168.7.2", 80), lan), false, false, accept, ""},
+		{"from an administrator's bridge", out(pk(tcp, lan, "192.168.7.2", "172.30.0.2", 80), fresh), false, false, drop, ""},
+		{"to one", out(pk(tcp, fresh, "172.30.0.2", "192.168.7.2", 25), lan), false, false, drop, "policy.yaml:20"},
 	})
+}
+
+// Trap 53: an administrator's own bridge isn't Docker's, also when it comes after the policy, as it does at every boot.
+func TestBridgesOfOthers(t *testing.T) {
+	p := defaultPolicy()
+	p.Defaults.Egress.Verb = policy.Deny
+	p.Trusted = []string{"br-cafe"}
+	both := func(name string, want ruleset.Kind, line string) []row {
+		return []row{
+			{"routed to " + name, out(pk(tcp, "eth0", "198.51.100.9", "192.168.7.2", 80), name), false, false, want, ""},
+			{"routed from " + name, out(pk(tcp, name, "192.168.7.2", "198.51.100.9", 80), "eth0"), false, false, want, line},
+		}
+	}
+	for _, name := range []string{"br-lan", "br-dmz", "br-ex", "br-dev", "br-edge", "br-backend", "br-default", "br-admin", "br-db1", "br-be", "br-0", "br-ext", "br-data", "br-backup", "br-int", "br-tun", "br-eth0", "br-enp3s0",
+		"br-bond0", "br-vlan10", "br0", "br-", "br-x0123456789", "br-mgmt", "virbr0", "br-cafe"} {
+		checkRows(t, p, compile.Options{}, both(name, accept, ""))
+	}
+	for _, name := range []string{"br-0a1b2c3d4e5f", "br-fedcba987654", "br-d00000000000", "br-dead00000000"} {
+		checkRows(t, p, compile.Options{}, both(name, drop, "default"))
+	}
+	rs, _ := compile.Compile(p, &inventory.Inventory{}, compile.Options{})
+	for _, s := range rs.Tables[0].Sets {
+		for _, name := range s.Ifaces {
+			digits, glob := strings.CutSuffix(strings.TrimPrefix(name, "br-"), "*")
+			if s.Name == "known-bridges" && strings.Trim(digits, "0123456789abcdef") == "" && (glob || len(digits) == 12) && name != "br-cafe" {
+				t.Errorf("%s may be a name of Docker's", name)
+			}
+		}
+	}
+	// Iptables knows beginnings alone: such names are taken for Docker's until the interface is known or trusted.
+	for _, name := range []string{"br-100", "br-face"} {
+		checkRows(t, p, compile.Options{}, both(name, drop, "default"))
+	}
 }
 
 func TestDirectAndLoopback(t *testing.T) {

@@ -154,7 +154,7 @@ func (j judge) inbound() Decision {
 	case toContainer && len(opened) == 0:
 		// Comes before what always passes: a stray ICMP error to a container's own address is dropped in forward.
 		return j.always(policy.Inbound, policy.Deny, "a container's own address is dialled from outside")
-	case j.alwaysPasses() || isDHCPReply(j.pk):
+	case j.alwaysPasses() || isDHCPReply(j.pk) && j.host.isDialled(j.pk.Dst):
 		return j.always(policy.Inbound, policy.Allow, "networks cannot live without it")
 	case j.ranBefore():
 		return j.always(policy.Inbound, policy.Allow, "it belongs to a connection from before the policy")
@@ -255,8 +255,8 @@ func (j judge) egress() Decision {
 	switch {
 	case j.withinNetwork():
 		return j.unjudged(policy.Egress, "it stays within one Docker network")
-	case j.alwaysPasses() || isDHCPReply(j.pk):
-		return j.always(policy.Egress, policy.Allow, "networks cannot live without it")
+	case j.keepsNetwork():
+		return j.always(policy.Egress, policy.Allow, "its network cannot live without it")
 	case j.ranBefore():
 		return j.always(policy.Egress, policy.Allow, "it belongs to a connection from before the policy")
 	}
@@ -269,12 +269,30 @@ func (j judge) withinNetwork() bool {
 	if j.host.isOwn(j.pk.Dst) {
 		return false
 	}
+	if j.pk.Dst.Is6() && j.pk.Src.IsLinkLocalUnicast() && j.pk.Dst.IsLinkLocalUnicast() {
+		return true
+	}
 	for _, n := range j.host.networksOf(j.pk.Dst) {
 		if n.Bridge == j.pk.In {
 			return true
 		}
 	}
 	return false
+}
+
+// keepsNetwork tells whether a packet of a container is one that its network can't live without: IGMP to groups,
+// Neighbour Discovery and MLD on the network or with the host, DHCP replies to all. Sent to anybody else they would be a
+// way out.
+func (j judge) keepsNetwork() bool {
+	dst := j.pk.Dst
+	switch j.pk.Proto {
+	case igmp:
+		return dst.Is4() && dst.IsMulticast()
+	case policy.ICMPv6:
+		near := dst.IsMulticast() || dst.IsLinkLocalUnicast() || j.host.isOwn(dst)
+		return dst.Is6() && near && contains(j.pk.ICMPType, 130, 131, 132, 133, 134, 135, 136, 143)
+	}
+	return dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}) && isDHCPReply(j.pk)
 }
 
 // outbound judges a packet that the host itself sends.

@@ -300,6 +300,8 @@ func TestS1(t *testing.T) {
 		{"udp 192.168.0.254:68 -> 192.168.0.1:67 in eth0", deny, "default", inDefault},
 		{"udp [fe80::9]:547 -> [fe80::a]:546 in eth0", allow, "", life},
 		{"udp [2001:db8:9::9]:547 -> [2001:db8:1::1]:546 in eth0", deny, "default", inDefault},
+		{"udp [fe80::9]:547 -> [2001:db8:1::77]:546 in eth0", allow, "", elsewhere},
+		{"udp 192.168.0.254:67 -> 192.168.0.77:68 in eth0", allow, "", elsewhere},
 
 		// None of its business.
 		{"tcp 192.0.2.9:5 -> 198.51.100.1:25 in eth0", allow, "", elsewhere},
@@ -368,6 +370,7 @@ func TestS6(t *testing.T) {
 		{"tcp 192.0.2.9:5 -> 172.30.0.1:81 in eth0", reject, "policy.yaml:40", inReject},
 		{"tcp 192.0.2.9:5 -> 172.30.0.1:9001 in eth0", reject, "policy.yaml:13", "rule 4 of inbound rejects it"},
 		{"icmp/3/4 192.0.2.9 -> 172.30.0.5 in eth0", allow, "", life},
+		{"udp 192.0.2.9:67 -> 172.30.0.5:68 in eth0", reject, "policy.yaml:40", inReject},
 		{"tcp 192.0.2.9:5 -> 172.17.0.5:80 in eth0", deny, "", direct},
 
 		// Without hygiene nothing of the kind is judged.
@@ -431,6 +434,50 @@ func TestLeadingDenies(t *testing.T) {
 	}
 }
 
+// TestEgressDeny: with egress at deny nothing leaves a container's network but answers. What the design's "what always
+// holds" names passes where it is used, on the network itself.
+func TestEgressDeny(t *testing.T) {
+	const egDefault = "no rule of egress matches; the default denies it"
+	p := s7()
+	p.Egress = nil
+	for _, to := range []string{"198.51.100.9", "172.18.0.2", "192.168.0.77", "192.168.0.1", "172.17.0.1", "192.168.0.255"} {
+		check(t, p, []row{
+			{"tcp 172.17.0.2:5 -> " + to + ":443 from container bridge", deny, "policy.yaml:31", egDefault},
+			{"udp 172.17.0.2:5 -> " + to + ":53 from container bridge", deny, "policy.yaml:31", egDefault},
+			{"udp 172.17.0.2:67 -> " + to + ":68 from container bridge", deny, "policy.yaml:31", egDefault},
+			{"udp 172.17.0.2:68 -> " + to + ":67 from container bridge", deny, "policy.yaml:31", egDefault},
+			{"igmp 172.17.0.2 -> " + to + " from container bridge", deny, "policy.yaml:31", egDefault},
+			{"esp 172.17.0.2 -> " + to + " from container bridge", deny, "policy.yaml:31", egDefault},
+			{"icmp/8 172.17.0.2 -> " + to + " from container bridge", deny, "policy.yaml:31", egDefault},
+			{"icmp/3 172.17.0.2 -> " + to + " from container bridge", deny, "policy.yaml:31", egDefault},
+			{"icmp/11 172.17.0.2 -> " + to + " from container bridge state invalid", deny, "policy.yaml:31", egDefault},
+			{"icmp/3 172.17.0.2 -> " + to + " from container bridge state related", allow, "", there},
+			{"tcp 172.17.0.2:5 -> " + to + ":443 from container bridge state established", allow, "", there},
+		})
+	}
+	for _, to := range []string{"2001:db8:9::9", "fd00:30::2", "2001:db8:1::77", "2001:db8:1::1"} {
+		check(t, p, []row{
+			{"tcp [fd00:17::2]:5 -> [" + to + "]:443 from container bridge", deny, "policy.yaml:31", egDefault},
+			{"udp [fe80::9]:547 -> [" + to + "]:546 from container bridge", deny, "policy.yaml:31", egDefault},
+			{"icmp6/1 fd00:17::2 -> " + to + " from container bridge", deny, "policy.yaml:31", egDefault},
+			{"icmp6/2 fd00:17::2 -> " + to + " from container bridge state related", allow, "", there},
+		})
+	}
+	const keeps = "its network cannot live without it"
+	check(t, p, []row{
+		{"icmp6/136 fd00:17::2 -> 2001:db8:9::9 from container bridge", deny, "policy.yaml:31", egDefault},
+		{"icmp6/131 fd00:17::2 -> fd00:30::2 from container bridge", deny, "policy.yaml:31", egDefault},
+		{"icmp6/136 fd00:17::2 -> fd00:17::1 from container bridge", allow, "", keeps},
+		{"icmp6/135 fd00:17::2 -> fe80::9 from container bridge", allow, "", keeps},
+		{"icmp6/143 fe80::9 -> ff02::16 from container bridge", allow, "", keeps},
+		{"igmp 172.17.0.2 -> 224.0.0.22 from container bridge", allow, "", keeps},
+		{"udp 172.17.0.2:67 -> 255.255.255.255:68 from container bridge", allow, "", keeps},
+		{"udp 172.17.0.2:67 -> 172.17.0.3:68 from container bridge", allow, "", sameNet},
+		{"udp [fe80::9]:547 -> [fe80::8]:546 from container bridge", allow, "", sameNet},
+		{"tcp 172.17.0.2:5 -> 172.17.0.3:443 from container bridge", allow, "", sameNet},
+	})
+}
+
 func TestS7(t *testing.T) {
 	const egDefault, outDefault = "no rule of egress matches; the default denies it", "no rule of outbound matches; the default denies it"
 	check(t, s7(), []row{
@@ -466,8 +513,8 @@ func TestS7(t *testing.T) {
 		{"tcp 172.30.0.8:5 -> 192.0.2.9:443 from container routed flags SA", deny, "policy.yaml:31", egDefault},
 		{"tcp 172.30.0.8:5 -> 192.168.0.1:443 from container routed flags A socket", allow, "", before},
 		{"tcp 172.30.0.8:5 -> 192.168.0.1:443 from container routed flags S socket", reject, "policy.yaml:11", "rule 2 of egress rejects it"},
-		{"icmp6/135 fd00:30::8 -> ff02::1:ff00:1 from container routed", allow, "", life},
-		{"icmp/3 172.30.0.8 -> 192.0.2.9 from container routed", allow, "", life},
+		{"icmp6/135 fd00:30::8 -> ff02::1:ff00:1 from container routed", allow, "", "its network cannot live without it"},
+		{"icmp/3 172.30.0.8 -> 192.0.2.9 from container routed", deny, "policy.yaml:31", egDefault},
 
 		// A connection from a container is judged by egress alone, also with a spoofed source and bad flags.
 		{"tcp 192.168.0.1:5 -> 172.17.0.1:53 from container bridge", allow, "policy.yaml:10", "rule 1 of egress allows it"},

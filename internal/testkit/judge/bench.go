@@ -268,7 +268,7 @@ func outOf(a netip.Addr, in string) string {
 		return in
 	}
 	for _, c := range cards {
-		for _, p := range prefixes(c.addrs...) {
+		for _, p := range prefixes(slices.Concat(c.addrs, c.behind)...) {
 			if p.Contains(a) {
 				return c.name
 			}

@@ -83,12 +83,13 @@ var broadcast4 = netip.MustParseAddr("255.255.255.255")
 
 // Addresses of the host's networks that are not one machine's.
 var (
-	directed   = []string{"192.0.2.255", "198.51.100.255", "10.9.0.255", "172.17.255.255", "172.18.255.255", "172.30.0.255"}
-	anycast6   = []string{"2001:db8:2::", "2001:db8:51::", "fd09::", "fd00:17::", "fd00:30::", "fe80::"}
+	directed   = []string{"192.0.2.255", "198.51.100.255", "10.9.0.255", "172.17.255.255", "172.18.255.255", "172.30.0.255", "192.168.122.255"}
+	anycast6   = []string{"2001:db8:2::", "2001:db8:51::", "fd09::", "fd00:17::", "fd00:30::", "fd00:122::", "fe80::"}
 	multicast  = []string{"224.0.0.1", "224.0.0.251", "ff02::1", "ff02::fb"}
 	containers = []string{"172.17.0.2", "172.17.0.9", "172.18.0.2", "172.30.0.5", "fd00:17::2", "fd00:30::5"}
-	elsewhere  = []string{"45.0.0.1", "192.0.2.77", "198.51.100.9", "10.9.0.77", "2003:db8::9", "2001:db8:2::77", "2001:db8:51::9"}
-	loopbacks  = []string{"127.0.0.1", "127.9.9.9"}
+	elsewhere  = []string{"45.0.0.1", "192.0.2.77", "198.51.100.9", "10.9.0.77", "10.77.0.9", "192.168.122.77",
+		"2003:db8::9", "2001:db8:2::77", "2001:db8:51::9", "fd77::9", "fd00:122::77"}
+	loopbacks = []string{"127.0.0.1", "127.9.9.9"}
 )
 
 // hostAddrs are the host's own addresses, without those of its loopback interface.
@@ -154,7 +155,7 @@ func (a *aimer) rule(s policy.Section) policy.Rule {
 
 func (a *aimer) fromOutside() *probe {
 	pr := &probe{kind: "from outside"}
-	pr.pk.In = pick(a.generator, "eth0", "eth0", "eth0", "eth1", "eth1", "wg0")
+	pr.pk.In = pick(a.generator, "eth0", "eth0", "eth0", "eth1", "eth1", "wg0", "virbr0", "br-dmz")
 	r := a.rule(policy.Inbound)
 	a.aim(pr, r)
 	if !pr.pk.Dst.IsValid() {
@@ -258,10 +259,12 @@ func (a *aimer) sendable(dst netip.Addr) bool {
 func (a *aimer) leave(pr *probe) *probe {
 	dst := pr.pk.Dst
 	for _, c := range cards {
-		for _, p := range prefixes(c.addrs...) {
+		for _, p := range prefixes(slices.Concat(c.addrs, c.behind)...) {
 			switch {
 			case p.Addr() == dst:
 				pr.pk.Out, pr.pk.Src = "lo", dst
+			case p.Contains(dst) && pr.pk.Out == "" && c.late: // it has no address
+				pr.pk.Out, pr.pk.Src = c.name, addrOf(dst, "198.51.100.1", "2001:db8:51::1")
 			case p.Contains(dst) && pr.pk.Out == "":
 				pr.pk.Out, pr.pk.Src = c.name, p.Addr()
 			}
@@ -290,10 +293,13 @@ func (a *aimer) leave(pr *probe) *probe {
 // lifeline is a packet that networks live on, or one that is nearly one.
 func (a *aimer) lifeline() *probe {
 	pr := &probe{kind: "lifeline"}
-	pr.pk.In = pick(a.generator, "eth0", "eth1", "wg0", "docker0")
+	pr.pk.In = pick(a.generator, "eth0", "eth1", "wg0", "br-dmz", "docker0", "docker0", "br-00000000bace", "br-000000005eed")
 	icmp6 := func(types ...uint8) {
 		pr.pk.Proto, pr.pk.ICMPType = policy.ICMPv6, pick(a.generator, types...)
-		pr.pk.Src, pr.pk.Dst = netip.MustParseAddr("fe80::9"), netip.MustParseAddr(pick(a.generator, "ff02::1", "2001:db8:2::1"))
+		pr.pk.Src, pr.pk.Dst = netip.MustParseAddr("fe80::9"), netip.MustParseAddr(pick(a.generator, "ff02::1", "2001:db8:2::1", "fe80::17"))
+		if a.oneIn(2) {
+			pr.pk.Src, pr.pk.Dst = a.among(containers, 6), a.among(slices.Concat(elsewhere, containers, multicast, hostAddrs()), 6)
+		}
 	}
 	udp := func(src string, sport uint16, dst string, dport uint16) {
 		pr.pk.Proto, pr.pk.SrcPort, pr.pk.DstPort = policy.UDP, sport, dport
@@ -307,13 +313,13 @@ func (a *aimer) lifeline() *probe {
 		pr.pk.Src, pr.pk.Dst = a.place(4), netip.MustParseAddr(pick(a.generator, "192.0.2.1", "172.17.0.2", "45.0.0.1"))
 	case 3:
 		pr.pk.Proto = igmp
-		pr.pk.Src, pr.pk.Dst = a.place(4), netip.MustParseAddr(pick(a.generator, "224.0.0.1", "192.0.2.1"))
+		pr.pk.Src, pr.pk.Dst = a.place(4), netip.MustParseAddr(pick(a.generator, "224.0.0.1", "192.0.2.1", "45.0.0.1", "172.18.0.2"))
 	case 4:
-		udp(pick(a.generator, "192.0.2.254", "203.0.113.7"), pick[uint16](a.generator, 67, 67, 66, 68),
-			pick(a.generator, "255.255.255.255", "192.0.2.1"), pick[uint16](a.generator, 68, 68, 67))
+		udp(pick(a.generator, "192.0.2.254", "203.0.113.7", "172.17.0.2"), pick[uint16](a.generator, 67, 67, 66, 68),
+			pick(a.generator, "255.255.255.255", "192.0.2.1", "45.0.0.1", "172.30.0.5", "192.0.2.255"), pick[uint16](a.generator, 68, 68, 67))
 	case 5:
 		udp(pick(a.generator, "fe80::9", "fe80::9", "2001:db8:9::7"), pick[uint16](a.generator, 547, 547, 999),
-			pick(a.generator, "fe80::a", "2001:db8:2::1"), pick[uint16](a.generator, 546, 546, 545))
+			pick(a.generator, "fe80::a", "2001:db8:2::1", "fe80::17", "fe80::99", "ff02::1"), pick[uint16](a.generator, 546, 546, 545))
 	case 6:
 		pr.pk.In = ""
 		udp("192.0.2.1", 68, pick(a.generator, "192.0.2.254", "45.0.0.1"), pick[uint16](a.generator, 67, 69))
@@ -323,8 +329,8 @@ func (a *aimer) lifeline() *probe {
 		udp("fe80::a", 546, "ff02::1", pick[uint16](a.generator, 547, 548))
 		return a.leave(pr)
 	}
-	if pr.pk.Dst.String() == "fe80::a" && pr.pk.In != "eth0" {
-		pr.pk.In = "eth0"
+	if pr.pk.Dst.Is6() && pr.pk.Dst.IsLinkLocalUnicast() { // elsewhere no route leads there
+		pr.pk.In = pick(a.generator, "eth0", "docker0")
 	}
 	return pr.checked()
 }

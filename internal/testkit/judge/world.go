@@ -17,9 +17,11 @@ import (
 
 // card is an interface of the host: a veth pair by itself, or a bridge with one port behind it.
 type card struct {
-	name  string
-	port  string // of a bridge
-	addrs []string
+	name   string
+	port   string // of a bridge
+	addrs  []string
+	behind []string // networks that routes lead to by it, beside those of its addresses
+	late   bool     // it came after the policy was compiled: the inventory doesn't have it
 }
 
 var cards = []card{
@@ -29,7 +31,13 @@ var cards = []card{
 	{name: "eth0", addrs: []string{"192.0.2.1/24", "2001:db8:2::1/64", "fe80::a/64"}},
 	{name: "eth1", addrs: []string{"198.51.100.1/24", "2001:db8:51::1/64"}},
 	{name: "wg0", addrs: []string{"10.9.0.1/24", "fd09::1/64"}},
+	{name: "virbr0", port: "port3", addrs: []string{"192.168.122.1/24", "fd00:122::1/64"}},
+	{name: "br-dmz", port: "port4", behind: []string{"10.77.0.0/24", "fd77::/64"}, late: true},
+	{name: freshBridge, port: "port5", behind: []string{"172.31.0.0/16", "fd00:31::/64"}, late: true},
 }
+
+// freshBridge is one that Docker made after the policy was compiled. The evaluator doesn't know of it.
+const freshBridge = "br-fedcba987654"
 
 // end is the interface at the other side: for a bridge, of its port.
 func (c card) end() string {
@@ -43,6 +51,9 @@ func (c card) end() string {
 func inventoryOf() *inventory.Inventory {
 	inv := &inventory.Inventory{Docker: inventory.Docker{Reachable: true, Version: "20.10.24"}}
 	for _, c := range cards {
+		if c.late {
+			continue
+		}
 		i := inventory.Interface{Name: c.name, Up: true, Addrs: prefixes(c.addrs...)}
 		if c.port != "" {
 			i.Kind = "bridge"
@@ -180,6 +191,11 @@ func (w *world) join(t testing.TB, c card) {
 
 // routes lead everything that isn't near out by eth1.
 func (w *world) routes(t testing.TB) {
+	for _, c := range cards {
+		for _, p := range c.behind {
+			w.host.Output(t, "ip", "route", "add", p, "dev", c.name)
+		}
+	}
 	w.host.Output(t, "ip", "route", "add", "default", "dev", "eth1")
 	w.host.Output(t, "ip", "-6", "route", "add", "default", "dev", "eth1")
 }

@@ -1,0 +1,124 @@
+package judge
+
+import (
+	"net/netip"
+	"testing"
+
+	"quaywall/internal/compile"
+	"quaywall/internal/eval"
+	"quaywall/internal/packet"
+	"quaywall/internal/policy"
+)
+
+// row is a packet and whether it passes: what the judge can't find out by itself, since the evaluator could share a mistake
+// with the compiler, or knows nothing of it.
+type row struct {
+	what   string
+	pk     packet.Packet
+	passes bool
+}
+
+// rows are by policy, each from sentences of the design.
+var rows = map[string][]row{
+	"defaults: {egress: deny}\n": {
+		{"a datagram", udp("docker0", "172.17.0.2:66", "45.0.0.1:68"), false},
+		{"from the port of DHCP servers to that of its clients", udp("docker0", "172.17.0.2:67", "45.0.0.1:68"), false},
+		{"the same over IPv6", udp("docker0", "[fd00:17::2]:547", "[2003:db8::9]:546"), false},
+		{"the same to a container of another network", udp("docker0", "172.17.0.2:67", "172.18.0.2:68"), false},
+		{"the same to the host", udp("docker0", "172.17.0.2:67", "192.0.2.1:68"), false},
+		{"IGMP to one machine", of(igmp, "docker0", "172.17.0.2", "45.0.0.1"), false},
+		{"IGMP to one machine of another network", of(igmp, "br-00000000bace", "172.18.0.2", "172.17.0.9"), false},
+		{"IGMP to a group", of(igmp, "docker0", "172.17.0.2", "224.0.0.1"), true},
+		{"an error about nothing", icmp(policy.ICMP, 3, "docker0", "172.17.0.2", "45.0.0.1"), false},
+		{"an error about nothing, IPv6", icmp(policy.ICMPv6, 1, "docker0", "fd00:17::2", "2003:db8::9"), false},
+		{"a neighbour's advertisement for one far away", icmp(policy.ICMPv6, 136, "docker0", "fd00:17::2", "2003:db8::9"), false},
+		{"a listener's report for one far away", icmp(policy.ICMPv6, 131, "docker0", "fd00:17::2", "2003:db8::9"), false},
+		{"a question for neighbours", icmp(policy.ICMPv6, 135, "docker0", "fd00:17::2", "ff02::1"), true},
+		{"a question to the host as a neighbour", icmp(policy.ICMPv6, 135, "docker0", "fd00:17::2", "fd00:17::1"), true},
+		{"to a link-local address of the host", udp("docker0", "[fe80::99]:40000", "[fe80::17]:53"), false},
+		{"routed to an administrator's bridge made later", udp("eth0", "203.0.113.7:9", "10.77.0.9:9"), true},
+		{"routed from it", udp("br-dmz", "10.77.0.9:9", "45.0.0.1:9"), true},
+		{"the same over IPv6", udp("eth0", "[2001:db8:9::7]:9", "[fd77::9]:9"), true},
+		{"from it, over IPv6", udp("br-dmz", "[fd77::9]:9", "[2003:db8::9]:9"), true},
+		{"from it to a container of a new bridge", udp("br-dmz", "10.77.0.9:9", "172.31.0.2:9"), false},
+		{"new bridge: from outside to a container", udp("eth0", "203.0.113.7:9", "172.31.0.2:9"), false},
+		{"new bridge: from outside to a container, IPv6", udp("eth0", "[2001:db8:9::7]:9", "[fd00:31::2]:9"), false},
+		{"new bridge: to a container of an old one", udp(freshBridge, "172.31.0.2:9", "172.17.0.2:9"), false},
+		{"new bridge: IPv6", udp(freshBridge, "[fd00:31::2]:9", "[2003:db8::9]:9"), false},
+		{"new bridge: a datagram", udp(freshBridge, "172.31.0.2:66", "45.0.0.1:68"), false},
+		{"new bridge: as of DHCP", udp(freshBridge, "172.31.0.2:67", "45.0.0.1:68"), false},
+		{"new bridge: IGMP", of(igmp, freshBridge, "172.31.0.2", "45.0.0.1"), false},
+		{"new bridge: an error about nothing", icmp(policy.ICMP, 3, freshBridge, "172.31.0.2", "45.0.0.1"), false},
+		{"new bridge: a neighbour's advertisement", icmp(policy.ICMPv6, 136, freshBridge, "fd00:31::2", "2003:db8::9"), false},
+	},
+	"inbound: [{allow: 80/udp, to: {network: routed}}]\n": {
+		{"a port that is open", udp("eth0", "203.0.113.7:67", "172.30.0.5:80"), true},
+		{"an answer of DHCP to a container", udp("eth0", "203.0.113.7:67", "172.30.0.5:68"), false},
+		{"an answer of DHCP to a container, IPv6", udp("eth0", "[fe80::9]:547", "[fd00:30::5]:546"), false},
+		{"an answer of DHCP to the host", udp("eth0", "192.0.2.254:67", "192.0.2.1:68"), true},
+		{"an answer of DHCP to all", udp("eth0", "192.0.2.254:67", "255.255.255.255:68"), true},
+		{"an answer of DHCP to the host, IPv6", udp("eth0", "[fe80::9]:547", "[fe80::a]:546"), true},
+	},
+}
+
+func of(proto uint8, in, src, dst string) packet.Packet {
+	return packet.Packet{Proto: proto, In: in, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}
+}
+
+func udp(in, src, dst string) packet.Packet {
+	s, d := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
+	return packet.Packet{Proto: policy.UDP, In: in, Src: s.Addr(), SrcPort: s.Port(), Dst: d.Addr(), DstPort: d.Port()}
+}
+
+func icmp(proto, icmpType uint8, in, src, dst string) packet.Packet {
+	pk := of(proto, in, src, dst)
+	pk.ICMPType = icmpType
+	return pk
+}
+
+// isFresh tells whether a packet comes from a bridge that the evaluator doesn't know, or goes there.
+func isFresh(pk packet.Packet) bool {
+	return pk.In == freshBridge || outOf(pk.Dst, pk.In) == freshBridge
+}
+
+// TestRows sends each row's packet past each backend, and asks the evaluator, which knows no bridges made later.
+func TestRows(t *testing.T) {
+	inv := inventoryOf()
+	var benches []*bench
+	for _, b := range backends() {
+		benches = append(benches, newBench(t, b))
+	}
+	for text, all := range rows {
+		p, list := policy.Parse(policyFile, []byte("version: 1\n"+text))
+		if err := list.Err(); err != nil {
+			t.Fatal(err)
+		}
+		rs, list := compile.Compile(p, inv, compile.Options{LogGroup: logGroup})
+		if err := list.Err(); err != nil {
+			t.Fatal(err)
+		}
+		var probes []*probe
+		for i, r := range all {
+			pr := &probe{id: uint16(i + 1), pk: r.pk, about: packet.Packet{Proto: policy.UDP, Src: r.pk.Dst, Dst: r.pk.Src, SrcPort: 9, DstPort: 9}}
+			pr.pk.State = firstState(pr)
+			probes = append(probes, pr)
+			if d := eval.Evaluate(p, inv, pr.pk); !isFresh(r.pk) && (d.Verb == policy.Allow) != r.passes {
+				t.Errorf("%s%s, %s: the evaluator takes it that the policy %ss it: %s", text, r.what, pr.pk, d.Verb, d.Why)
+			}
+		}
+		for _, h := range benches {
+			if err := h.commit(rs); err != nil {
+				t.Fatal(err)
+			}
+			fates, err := h.send(probes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, r := range all {
+				if f := fates[probes[i].id]; f.passed != r.passes {
+					t.Errorf("%s%s, %s: %s: %s, it should pass: %v", text, r.what, probes[i].pk, h.name, f, r.passes)
+				}
+			}
+		}
+	}
+}

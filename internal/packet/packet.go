@@ -1,6 +1,7 @@
 // Package packet is one packet as the policy evaluator and the simulator see it.
 //
-// Be aware: a Packet is facts, not bytes. Where it was dialled to counts, before any rewriting by NAT.
+// Be aware: a Packet is facts, not bytes; Decode takes those from bytes that stand in headers. Where it was dialled to
+// counts, before any rewriting by NAT.
 package packet
 
 import "net/netip"

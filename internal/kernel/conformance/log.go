@@ -1,15 +1,14 @@
 package conformance
 
 import (
-	"encoding/binary"
+	"errors"
+	"os"
 	"testing"
 	"time"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
 	"quaywall/internal/ruleset"
 	"quaywall/internal/testkit/netns"
+	"quaywall/internal/watch/nflog"
 )
 
 // testLog: packets that a rule logs come out of their NFLOG group with their prefix, and go on.
@@ -40,58 +39,24 @@ func testLog(t *testing.T, s Subject) {
 	}
 }
 
-// Messages and attributes of nfnetlink_log.
-const (
-	logMessageConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
-	logCommand       = 1 // NFULA_CFG_CMD
-	logBind          = 1 // NFULNL_CFG_CMD_BIND
-	logThreshold     = 5 // NFULA_CFG_QTHRESH
-	logPrefix        = 10
-)
-
 // listenToLog gives a function that waits for the next packet of a group and gives its prefix, "" for none.
 func listenToLog(t *testing.T, ns *netns.NS, group uint16) func() string {
 	t.Helper()
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.Fd()})
+	var reader *nflog.Reader
+	var err error
+	ns.Do(t, func() { reader, err = nflog.Open(group) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	for _, attrs := range [][]netlink.Attribute{
-		{{Type: logCommand, Data: []byte{logBind}}},
-		{{Type: logThreshold, Data: []byte{0, 0, 0, 1}}}, // each packet at once
-	} {
-		data, err := netlink.MarshalAttributes(attrs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		header := binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, group)
-		m := netlink.Message{Header: netlink.Header{Type: logMessageConfig, Flags: netlink.Request | netlink.Acknowledge}, Data: append(header, data...)}
-		if _, err := conn.Execute(m); err != nil {
-			t.Fatal("listening to the log: ", err)
-		}
-	}
-	var waiting []netlink.Message
+	t.Cleanup(func() { reader.Close() })
 	return func() string {
-		if len(waiting) == 0 {
-			if err := conn.SetReadDeadline(time.Now().Add(20 * settle)); err != nil {
-				t.Fatal(err)
-			}
-			if waiting, err = conn.Receive(); err != nil || len(waiting) == 0 {
-				return ""
-			}
+		logged, err := reader.Read(time.Now().Add(20 * settle))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return ""
+		case err != nil || len(logged) != 1:
+			t.Fatalf("%d packets at a time, %v", len(logged), err)
 		}
-		m := waiting[0]
-		waiting = waiting[1:]
-		attrs, err := netlink.UnmarshalAttributes(m.Data[4:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range attrs {
-			if a.Type == logPrefix {
-				return string(a.Data[:len(a.Data)-1])
-			}
-		}
-		return "no prefix"
+		return logged[0].Prefix
 	}
 }

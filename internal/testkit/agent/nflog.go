@@ -2,14 +2,11 @@ package agent
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
-	"strings"
 	"time"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"quaywall/internal/watch/nflog"
 )
 
 // Nflog collects what the rules of a node log to a group, until told to stop.
@@ -28,78 +25,25 @@ type Logged struct {
 	Packet []byte `json:"packet"`
 }
 
-// Numbers of linux/netfilter/nfnetlink_log.h, which x/sys/unix does not have.
-const (
-	nfulnlConfig  = unix.NFNL_SUBSYS_ULOG<<8 | 1
-	nfulnlPacket  = unix.NFNL_SUBSYS_ULOG << 8
-	attrCommand   = 1 // in a configuration
-	attrMode      = 2
-	attrThreshold = 5
-	commandBind   = 1
-	copyPacket    = 2
-	attrPayload   = 9 // in a packet
-	attrPrefix    = 10
-	nfgenmsgBytes = 4
-)
-
-// nflog reads a group. Only one reader can have it.
-func nflog(ctx context.Context, q Nflog, began func()) (NflogResult, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+// readLog reads a group. Only one reader can have it.
+func readLog(ctx context.Context, q Nflog, began func()) (NflogResult, error) {
+	reader, err := nflog.Open(q.Group)
 	if err != nil {
 		return NflogResult{}, err
 	}
-	defer conn.Close()
-	mode := append(binary.BigEndian.AppendUint32(nil, 0xffff), copyPacket, 0)
-	atOnce := []byte{0, 0, 0, 1} // else the kernel collects packets for up to a second
-	if err := errors.Join(configure(conn, q.Group, attrCommand, []byte{commandBind}), configure(conn, q.Group, attrMode, mode),
-		configure(conn, q.Group, attrThreshold, atOnce)); err != nil {
-		return NflogResult{}, err
-	}
+	defer reader.Close()
 	began()
 	var r NflogResult
 	for {
-		_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		msgs, err := conn.Receive()
-		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+		logged, err := reader.Read(time.Now().Add(50 * time.Millisecond))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
 			return r, nil // nothing more is under way
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return r, err
 		}
-		for _, m := range msgs {
-			if m.Header.Type == nfulnlPacket && len(m.Data) > nfgenmsgBytes {
-				r.Logged = append(r.Logged, logged(m.Data[nfgenmsgBytes:]))
-			}
+		for _, l := range logged {
+			r.Logged = append(r.Logged, Logged{l.Prefix, l.Packet})
 		}
 	}
-}
-
-func configure(conn *netlink.Conn, group uint16, attr uint16, value []byte) error {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: attr, Data: value}})
-	if err != nil {
-		return err
-	}
-	data := binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, group)
-	_, err = conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: nfulnlConfig, Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append(data, attrs...),
-	})
-	return err
-}
-
-func logged(data []byte) Logged {
-	var l Logged
-	attrs, err := netlink.UnmarshalAttributes(data)
-	if err != nil {
-		return l
-	}
-	for _, a := range attrs {
-		switch a.Type {
-		case attrPrefix:
-			l.Prefix = strings.TrimRight(string(a.Data), "\x00")
-		case attrPayload:
-			l.Packet = a.Data
-		}
-	}
-	return l
 }

@@ -83,7 +83,7 @@ func (s *Server) do(ctx context.Context, req Request, began func()) (any, error)
 	case req.Capture != nil:
 		return capture(ctx, *req.Capture, began)
 	case req.Nflog != nil:
-		return nflog(ctx, *req.Nflog, began)
+		return readLog(ctx, *req.Nflog, began)
 	case req.Seen != nil:
 		began()
 		return s.report(*req.Seen), nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,6 +33,10 @@ func Single(runDir, what string) (io.Closer, error) {
 	}
 	l := &Lock{file: file}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for tries := 0; errors.Is(err, unix.EWOULDBLOCK) && tries < askers; tries++ {
+		time.Sleep(pause)
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		h, _ := l.read()
 		err = &RunningError{What: what, Holder: h}
@@ -43,6 +48,27 @@ func Single(runDir, what string) (io.Closer, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// askers is how often Single tries again: who asks by Running holds the lock for a moment.
+const askers = 3
+
+// Running finds the process that Single made the only one of its kind; nil where there is none.
+func Running(runDir, what string) (*Holder, error) {
+	file, err := os.Open(singlePath(runDir, what))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	err = unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, err
+	}
+	h, _ := (&Lock{file: file}).read()
+	return &h, nil
 }
 
 func singlePath(runDir, what string) string { return filepath.Join(runDir, what+".lock") }

@@ -16,6 +16,12 @@ func TestSingle(t *testing.T) {
 	if _, err := Single(dir, "agent"); !errors.As(err, &running) || running.Holder.PID != os.Getpid() {
 		t.Errorf("the second: %v, want a RunningError that names this process", err)
 	}
+	if h, err := Running(dir, "agent"); err != nil || h == nil || h.PID != os.Getpid() {
+		t.Errorf("running: %+v, %v, want this process", h, err)
+	}
+	if h, err := Running(dir, "other"); err != nil || h != nil {
+		t.Errorf("running, of another kind: %+v, %v, want nobody", h, err)
+	}
 	if other, err := Single(dir, "other"); err != nil {
 		t.Errorf("one of another kind: %v", err)
 	} else {
@@ -27,4 +33,7 @@ func TestSingle(t *testing.T) {
 		t.Fatalf("after the first one's end: %v", err)
 	}
 	again.Close()
+	if h, err := Running(dir, "agent"); err != nil || h != nil {
+		t.Errorf("running after its end: %+v, %v, want nobody", h, err)
+	}
 }

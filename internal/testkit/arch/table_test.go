@@ -58,6 +58,7 @@ var layers = map[string]layer{
 	"internal/guard":  steering,
 	"internal/apply":  steering,
 	"internal/agent":  steering,
+	"internal/denied": steering,
 	"internal/repair": steering,
 
 	"internal/cli":    edge,

@@ -45,6 +45,7 @@ type Agent struct {
 	ready    bool
 	fight    fight
 	care     care // for Docker's rules
+	known    known
 	disorder bool // quaywall's rules have to be looked at, as soon as the fight allows it
 
 	resyncAt, retryAt, honourAt, alarmAt time.Time
@@ -153,6 +154,7 @@ func (a *Agent) work(ctx context.Context) {
 	if a.dirty && !now.Before(a.retryAt) {
 		a.converge(ctx)
 	}
+	a.tellFacts()
 }
 
 func isOver(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/denied"
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 	"quaywall/internal/repair"
@@ -27,6 +28,9 @@ type Host struct {
 
 	CheckDocker func(ctx context.Context, f repair.Facts, fresh bool) (repair.Report, error)
 	MendDocker  func(ctx context.Context, f repair.Facts, dropStale bool) (repair.Report, error)
+
+	Kept func(r *store.Record) *policy.Policy // the policy of a record, as it was kept; nil where it can't be read
+	Know func(f denied.Facts)                 // what denied packets are judged by
 
 	Notify   func(state string) // tells the service manager, as sd_notify(3) has it
 	Watchdog time.Duration      // how often the service manager wants to hear; 0 for never

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/denied"
 	"quaywall/internal/files"
 	"quaywall/internal/guard"
 	"quaywall/internal/inventory"
@@ -59,6 +60,8 @@ func Local(p Places, log *slog.Logger) *Host {
 			err = p.Host.Locked(ctx, lockWait, func() error { report, err = p.Repair.Mend(context.WithoutCancel(ctx), f, dropStale); return err })
 			return report, err
 		},
+		Kept:   kept,
+		Know:   func(denied.Facts) {},
 		Notify: func(string) {},
 		Log:    log,
 	}
@@ -110,6 +113,14 @@ func load(t Target) Loaded {
 		l.Policy, l.Err = nil, list
 	}
 	return l
+}
+
+func kept(r *store.Record) *policy.Policy {
+	p, _, list := apply.Kept(r)
+	if list.HasErrors() {
+		return nil
+	}
+	return p
 }
 
 // recorder is the files of this host, and notes which were asked for.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/denied"
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 	"quaywall/internal/repair"
@@ -40,6 +41,7 @@ type world struct {
 	did      []string
 	applied  []*inventory.Inventory
 	notified []string
+	facts    denied.Facts
 	log      bytes.Buffer
 }
 
@@ -71,6 +73,8 @@ func newWorld(t *testing.T) *world {
 			}
 			return repair.Report{Mended: 7}, nil
 		},
+		Kept:     func(r *store.Record) *policy.Policy { return &policy.Policy{Hash: "kept " + r.Hash} },
+		Know:     func(f denied.Facts) { w.facts = f },
 		Notify:   func(s string) { w.notified = append(w.notified, s) },
 		Watchdog: 30 * time.Second,
 		Log:      slog.New(slog.NewTextHandler(&w.log, nil)),

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"quaywall/internal/diag"
 	"quaywall/internal/files"
 	"quaywall/internal/policy"
 	"quaywall/internal/store"
@@ -113,7 +114,7 @@ func (c *change) loadKept(r *store.Record) error {
 		return fmt.Errorf("%s was put in force by an earlier quaywall, which did not keep enough of it", policyName(r.File, r.Hash))
 	}
 	c.opts.Policy = r.Name
-	c.policy, c.sources, c.loaded = policy.Load(kept{r}, r.Name)
+	c.policy, c.sources, c.loaded = Kept(r)
 	c.warnings = c.loaded
 	if err := c.invalid(c.loaded); err != nil {
 		return err
@@ -122,6 +123,14 @@ func (c *change) loadKept(r *store.Record) error {
 		c.note("files that %s fills its sets from were changed since: what they hold now is used", policyName(r.File, r.Hash))
 	}
 	return nil
+}
+
+// Kept reads the policy of a record. Files that fill sets are read as they are now.
+func Kept(r *store.Record) (*policy.Policy, policy.Sources, diag.List) {
+	if r.File == "" {
+		return policy.Default(), nil, nil
+	}
+	return policy.Load(kept{r}, r.Name)
 }
 
 // kept is the files of a policy as a record keeps them. Those that fill sets are not kept: they may be large, and are read

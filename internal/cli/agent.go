@@ -12,6 +12,7 @@ import (
 
 	"quaywall/internal/agent"
 	"quaywall/internal/apply"
+	"quaywall/internal/denied"
 	"quaywall/internal/lock"
 	"quaywall/internal/repair"
 	"quaywall/internal/watch/changes"
@@ -21,7 +22,8 @@ import (
 const agentLong = `Stays, and keeps the policy in force. It follows interfaces, addresses and Docker's networks, takes up a policy or a set
 file that was changed, and puts quaywall's rules back when somebody else changes them. Docker's own rules it puts back as
 well, unless the policy says otherwise (docker-repair). What happens is logged, a line each, to standard error, with
---json to standard output.
+--json to standard output. So is each packet that the policy denies and logs, a hundred a second at most; "quaywall log"
+shows them.
 
 Where a policy is in force already the agent keeps that one, else it puts the policy in force. What "quaywall stop" took
 out, or what was taken back or rolled back, stays so until somebody applies a policy or changes its file. A policy with
@@ -65,8 +67,13 @@ func (a *app) agent(ctx context.Context) error {
 	if every, err := daemon.SdWatchdogEnabled(false); err == nil {
 		host.Watchdog = every / 2
 	}
+	packets := denied.NewRecorder(apply.LogGroup, denied.In(a.opts.runDir), host.Log)
+	host.Know = packets.Know
+	sources := append(agent.Sources(p), agent.Source{Name: "denied packets", Watch: func(ctx context.Context, _ func(agent.Hint, string)) error {
+		return packets.Run(ctx)
+	}})
 	host.Log.Info("the agent begins", "version", a.env.Version, "process", os.Getpid())
-	err = agent.New(host, agent.Config{Policy: policy, Given: a.opts.policyGiven, Backend: a.opts.backend}).Run(ctx, agent.Sources(p))
+	err = agent.New(host, agent.Config{Policy: policy, Given: a.opts.policyGiven, Backend: a.opts.backend}).Run(ctx, sources)
 	return errors.Join(err, only.Close())
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"quaywall/internal/denied"
 	"quaywall/internal/lock"
 	"quaywall/internal/units"
 )
@@ -122,7 +123,7 @@ func (a *app) removeAll(ctx context.Context) error {
 	if err := h.Store.Erase(); err != nil {
 		return err
 	}
-	return lock.Erase(a.opts.runDir, "agent.lock", "undo.log")
+	return lock.Erase(a.opts.runDir, "agent.lock", "undo.log", denied.FileName, denied.OlderName)
 }
 
 // unitStopCommand is what quaywall.service calls when it ends. It is not for people.

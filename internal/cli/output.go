@@ -65,6 +65,13 @@ type cell struct {
 	paint func(string) string
 }
 
+func (c cell) painted() string {
+	if c.paint == nil {
+		return c.text
+	}
+	return c.paint(c.text)
+}
+
 // table writes rows in columns. Widths count characters, and what is painted takes no room.
 func table(w io.Writer, rows [][]cell) {
 	var widths []int
@@ -79,11 +86,7 @@ func table(w io.Writer, rows [][]cell) {
 	for _, row := range rows {
 		var line strings.Builder
 		for i, c := range row {
-			text := c.text
-			if c.paint != nil {
-				text = c.paint(text)
-			}
-			line.WriteString("  " + text)
+			line.WriteString("  " + c.painted())
 			if i < len(row)-1 {
 				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)))
 			}

@@ -31,6 +31,7 @@ func answers() []answer {
 		{"confirm", []string{"apply.Confirmed"}},
 		{"stop", []string{"apply.Stopped"}},
 		{"status", []string{"apply.Status", "apply.SetStatus", "apply.Counter", "store.Undone"}},
+		{"log", []string{"denied.Entry"}},
 		{"services", []string{"cli.ServicesAnswer", "cli.Service"}},
 		{"version", []string{"cli.VersionAnswer"}},
 		{"install", []string{"cli.InstallAnswer"}},
@@ -43,9 +44,10 @@ func answers() []answer {
 
 const jsonHead = `# Answers in JSON
 
-With ` + "`--json`" + ` every command answers with one JSON object on standard output; an error is one on standard error. Made from the
-source by ` + "`make generate`" + `: each type as the program declares it, with the names that stand in the JSON in the tags. A field
-with ` + "`omitempty` or `omitzero`" + ` is left out where it has nothing to say. An embedded type's fields stand beside the others.
+With ` + "`--json`" + ` every command answers with one JSON object on standard output (` + "`log`" + `: one on each line); an error is one on standard
+error. Made from the source by ` + "`make generate`" + `: each type as the program declares it, with the names that stand in the JSON in
+the tags. A field with ` + "`omitempty` or `omitzero`" + ` is left out where it has nothing to say. An embedded type's fields stand beside
+the others.
 `
 
 // jsonPage describes the answers in JSON.

@@ -13,44 +13,55 @@ import (
 	"sync"
 )
 
-// Agent is a running `quaywall agent`.
-type Agent struct {
-	firewall *Firewall
-	cmd      *exec.Cmd
-	log      log
+// Process is a run of quaywall that goes on.
+type Process struct {
+	cmd *exec.Cmd
+	out output
 }
 
-// log is what the agent says, while it is written.
-type log struct {
+// output is what a process says, while it is written.
+type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+// Start starts a command of quaywall's. It ends with ctx.
+func (f *Firewall) Start(ctx context.Context, args ...string) (*Process, error) {
+	all, err := f.Args(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{}
+	if p.cmd, err = f.Host.Command(ctx, all[0], all[1:]...); err != nil {
+		return nil, err
+	}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	return p, p.cmd.Start()
+}
+
+// Log is what the process has said so far.
+func (p *Process) Log() string {
+	p.out.mu.Lock()
+	defer p.out.mu.Unlock()
+	return p.out.text.String()
+}
+
+// Agent is a running `quaywall agent`.
+type Agent struct {
+	*Process
+	firewall *Firewall
 }
 
 // Agent starts the agent. It ends with ctx, or by End.
 func (f *Firewall) Agent(ctx context.Context, flags ...string) (*Agent, error) {
-	all, err := f.Args(ctx, append([]string{"agent"}, flags...)...)
-	if err != nil {
-		return nil, err
-	}
-	a := &Agent{firewall: f}
-	if a.cmd, err = f.Host.Command(ctx, all[0], all[1:]...); err != nil {
-		return nil, err
-	}
-	a.cmd.Stdout, a.cmd.Stderr = &a.log, &a.log
-	return a, a.cmd.Start()
-}
-
-// Log is what the agent has said so far.
-func (a *Agent) Log() string {
-	a.log.mu.Lock()
-	defer a.log.mu.Unlock()
-	return a.log.text.String()
+	p, err := f.Start(ctx, append([]string{"agent"}, flags...)...)
+	return &Agent{p, f}, err
 }
 
 // PID is the agent's process, on its host.

@@ -133,9 +133,17 @@ func TestRefused(t *testing.T) {
 	}
 	w.expect("a policy that locks out", "refused")
 	w.expectSaid(1, "the policy was not put in force")
+	w.pass(longRetry)
+	w.expect("a minute later", "refused")
 	w.refuses = nil
-	w.pass(resync)
+	w.pass(longRetry)
 	w.expect("nobody is logged in any more", "apply two")
+	w.file, w.refuses = "three", &apply.RefusedError{Because: "somebody is logged in by them"}
+	w.hints(Files)
+	w.expect("another policy that locks out", "refused")
+	w.file, w.refuses = "four", nil
+	w.hints(Files)
+	w.expect("one that doesn't, within the minute", "apply four")
 }
 
 // TestFailures are tried again, ever more slowly.

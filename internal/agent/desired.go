@@ -110,7 +110,7 @@ func (a *Agent) readPolicy() {
 		a.host.Log.Info("the policy has no errors any more", "file", a.target.File)
 	}
 	if hash := a.policy.hash(); hash != before {
-		a.dirty = true
+		a.dirty, a.retry, a.retryAt = true, 0, time.Time{}
 		if hash != a.held {
 			a.held = ""
 		}
@@ -215,8 +215,8 @@ func (a *Agent) becomeReady() {
 	}
 }
 
-// failed tells what keeps the policy out. What is wrong with the policy or refused for safety stays so until something
-// changes; anything else is tried again.
+// failed tells what keeps the policy out. What is wrong with the policy stays so until something changes; anything else is
+// tried again, what was refused for somebody's safety once a minute.
 func (a *Agent) failed(err error) {
 	var invalid *apply.InvalidError
 	var refused *apply.RefusedError
@@ -228,11 +228,11 @@ func (a *Agent) failed(err error) {
 	case errors.As(err, &refused):
 		a.say("apply", slog.LevelError, "the policy was not put in force: what is in force stays", "file", a.target.File, "error", err,
 			"next", "quaywall apply --allow-lockout, from where you have another way in")
-		a.settle()
-		return
+		a.retry = longRetry
+	default:
+		a.say("apply", slog.LevelError, "putting the policy in force failed", "file", a.target.File, "error", err)
+		a.retry = min(max(2*a.retry, firstRetry), longRetry)
 	}
-	a.say("apply", slog.LevelError, "putting the policy in force failed", "file", a.target.File, "error", err)
-	a.retry = min(max(2*a.retry, firstRetry), longRetry)
 	a.retryAt = a.host.Now().Add(a.retry)
 	a.becomeReady()
 }

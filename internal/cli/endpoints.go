@@ -22,7 +22,8 @@ func endpoints(inv *inventory.Inventory) ([]exposure.Endpoint, error) {
 	socks = slices.DeleteFunc(socks, func(s sockets.Socket) bool { return !s.Listening || s.Local.Addr().IsLoopback() })
 	first, last := localPorts()
 	socks = slices.DeleteFunc(socks, func(s sockets.Socket) bool { return isClient(s, first, last) })
-	return mergeEndpoints(inv.Published, socks, sockets.Owners()), nil
+	owners, _ := sockets.Owners() // one whose process can't be seen is listed as well
+	return mergeEndpoints(inv.Published, socks, owners), nil
 }
 
 // isClient tells whether a UDP socket is most likely one that sends and waits for answers: somebody holds it, and the

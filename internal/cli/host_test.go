@@ -76,6 +76,9 @@ func (m machine) visitor(t *testing.T, at string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // until then nobody has accepted it
+			t.Fatal(err)
+		}
 	})
 }
 

@@ -94,7 +94,7 @@ func (a *app) firstPolicy(ctx context.Context, minimal bool) (InitAnswer, string
 	if err != nil {
 		return InitAnswer{}, "", err
 	}
-	guard.Name(found.Ways)
+	_ = guard.Name(found.Ways) // a way without a name is told as well
 	v := InitAnswer{File: a.opts.policy, Kept: keptLines(found.Ways), Offered: []string{}, Because: found.Because}
 	if !minimal {
 		if v.Offered, err = offeredLines(inv); err != nil {

@@ -31,17 +31,34 @@ func TestMain(m *testing.M) {
 	os.Exit(build(m))
 }
 
-// serve is a daemon. A test that listened itself would be an ancestor of the program, and what it listens on a way in.
+// serve is a daemon, which greets whoever connects. A test that listened itself would be an ancestor of the program, and
+// what it listens on a way in.
 func serve(addrs []string) int {
 	for _, at := range addrs {
-		if _, err := net.Listen("tcp", at); err != nil {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
 			fmt.Println(err)
 			return 1
 		}
+		go greet(l)
 	}
 	fmt.Println("ready")
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return 0
+}
+
+func greet(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			_, _ = conn.Write([]byte("\n"))
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+	}
 }
 
 func build(m *testing.M) int {

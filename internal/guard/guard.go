@@ -139,7 +139,8 @@ func (f finder) kindOf(s sockets.Socket, p process, self bool) (Kind, bool) {
 	return Dialled, !self
 }
 
-// live are all connections from outside that aren't among the ways already.
+// live are all connections from outside that aren't among the ways already, and that somebody has accepted: until then the
+// kernel alone has them, and they have no inode.
 func (f finder) live(ways []Way) []Way {
 	known := map[uint64]bool{}
 	for _, w := range ways {
@@ -147,7 +148,7 @@ func (f finder) live(ways []Way) []Way {
 	}
 	var more []Way
 	for _, s := range f.socks {
-		if s.Connected && !known[s.Inode] && f.isOutside(s.Remote.Addr()) && f.isInbound(s) {
+		if s.Connected && s.Inode != 0 && !known[s.Inode] && f.isOutside(s.Remote.Addr()) && f.isInbound(s) {
 			more = append(more, f.way(Live, s))
 		}
 	}

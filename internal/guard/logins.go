@@ -1,8 +1,10 @@
 package guard
 
 import (
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"quaywall/internal/inventory"
 	"quaywall/internal/watch/sockets"
@@ -11,27 +13,40 @@ import (
 // Logins finds the ways in by which somebody is logged in just now, whoever it is: for a process that nobody called, and
 // that must not cut off whoever works on the host. A live connection is one where the process that holds it has children
 // of another name: a shell, a file transfer, a command. A web server's connections are none, nor is that of a scanner
-// whom sshd has not let in. Where processes don't show what they hold, every live connection counts.
+// whom sshd has not let in, or whom nobody has answered. Where a connection's process may be one that doesn't show what it
+// holds, every live connection counts.
 func Logins(inv *inventory.Inventory) (Found, error) {
 	found, err := Find(inv)
 	if err != nil {
 		return Found{}, err
 	}
 	live := slices.DeleteFunc(found.Ways, func(w Way) bool { return w.Kind != Live && w.Kind != Session })
-	Name(live)
-	if unknown := slices.ContainsFunc(live, func(w Way) bool { return w.PID == 0 }); unknown {
-		return Found{Ways: live, Because: "who holds them can't be seen"}, nil
-	}
+	unseen := Name(live)
 	children := childrenOf()
-	live = slices.DeleteFunc(live, func(w Way) bool { return !serves(w.PID, w.Process, children, maxAncestors) })
-	return Found{Ways: live, Because: "somebody is logged in by them"}, nil
+	return logins(live, unseen, func(w Way) bool { return serves(w.PID, w.Process, children, maxAncestors) }), nil
+}
+
+// logins are those of all live connections by which somebody is logged in. Where none of the processes is unseen, one that
+// nobody holds is the kernel's own (of its NFS server, for one), or was closed by now.
+func logins(live []Way, unseen error, serves func(Way) bool) Found {
+	if unseen != nil && slices.ContainsFunc(live, func(w Way) bool { return w.PID == 0 }) {
+		return Found{Ways: live, Because: fmt.Sprintf("who holds them can't be seen: %v", unseen)}
+	}
+	live = slices.DeleteFunc(live, func(w Way) bool { return w.PID == 0 || !serves(w) })
+	return Found{Ways: live, Because: "somebody is logged in by them"}
 }
 
 // serves tells whether a process has a descendant of another name.
 func serves(pid int, name string, children map[int][]int, depth int) bool {
 	return depth > 0 && slices.ContainsFunc(children[pid], func(child int) bool {
-		return sockets.Name(child) != name || serves(child, name, children, depth-1)
+		return !isSame(sockets.Name(child), name) || serves(child, name, children, depth-1)
 	})
+}
+
+// isSame tells whether two names are of one program. The processes of sshd are called sshd, sshd-session (since OpenSSH 9.8)
+// and sshd-auth (10.0): all of them are there before anybody is let in.
+func isSame(a, b string) bool {
+	return a == b || strings.HasPrefix(a, "sshd") && strings.HasPrefix(b, "sshd")
 }
 
 // childrenOf are the processes of each parent, as far as /proc shows them.

@@ -1,9 +1,11 @@
 package guard
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"quaywall/internal/inventory"
@@ -46,6 +48,12 @@ func TestLogins(t *testing.T) {
 		})
 		return found
 	}
+	var unanswered net.Conn
+	client.Do(t, func() { unanswered, err = net.Dial("tcp", "192.0.2.1:2222") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unanswered.Close() // nobody accepts it
 	if got := ways(); len(got) != 0 {
 		t.Errorf("a server's connection counts as somebody logged in: %+v", got)
 	}
@@ -56,5 +64,38 @@ func TestLogins(t *testing.T) {
 	defer func() { _ = shell.Process.Kill(); _ = shell.Wait() }()
 	if got := ways(); len(got) != 1 || got[0].Local.Port() != 2222 {
 		t.Errorf("with a child, %+v; want the connection to port 2222", got)
+	}
+}
+
+// TestUnseenProcesses: a connection that no process seems to hold counts where some processes can't be looked into, and
+// with it all others; else it is the kernel's own.
+func TestUnseenProcesses(t *testing.T) {
+	web, shell, kernel := Way{PID: 10, Process: "nginx"}, Way{PID: 11, Process: "sshd"}, Way{}
+	for _, c := range []struct {
+		unseen error
+		live   []Way
+		want   int
+	}{
+		{nil, []Way{web, shell}, 1},
+		{nil, []Way{web, kernel}, 0},
+		{errors.New("process 1"), []Way{web, shell}, 1},
+		{errors.New("process 1"), []Way{web, kernel}, 2},
+	} {
+		found := logins(c.live, c.unseen, func(w Way) bool { return w.Process == "sshd" })
+		if len(found.Ways) != c.want || strings.Contains(found.Because, "process 1") != (c.want == 2) {
+			t.Errorf("%v, unseen %v: found %+v", c.live, c.unseen, found)
+		}
+	}
+}
+
+// TestSSHBeforeLogin: with OpenSSH 10 a connection that nobody is logged in by has processes of three names.
+func TestSSHBeforeLogin(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{{"sshd-session", "sshd-auth", true}, {"sshd", "sshd-session", true}, {"sshd-session", "bash", false}, {"nginx", "nginx", true}, {"dropbear", "sh", false}} {
+		if isSame(c.a, c.b) != c.same {
+			t.Errorf("%s and %s are of one program: %v", c.a, c.b, !c.same)
+		}
 	}
 }

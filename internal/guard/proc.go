@@ -96,15 +96,16 @@ func setOf(inodes []uint64) map[uint64]bool {
 }
 
 // Name fills in the processes of ways that were found by their connection alone, as far as /proc shows them. It looks at
-// every process of the host, so it is for ways that are to be told to a person.
-func Name(ways []Way) {
+// every process of the host, so it is for ways that are to be told to a person. The error says why some may be missing.
+func Name(ways []Way) error {
 	if !slices.ContainsFunc(ways, func(w Way) bool { return w.PID == 0 }) {
-		return
+		return nil
 	}
-	owners := sockets.Owners()
+	owners, err := sockets.Owners()
 	for i, w := range ways {
 		if owner, ok := owners[w.inode]; ok && w.PID == 0 {
 			ways[i].PID, ways[i].Process = owner.PID, owner.Name
 		}
 	}
+	return err
 }

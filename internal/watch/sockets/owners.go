@@ -1,12 +1,16 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is a process that holds a socket.
@@ -16,18 +20,32 @@ type Process struct {
 }
 
 // Owners finds who holds which socket, by inode. Of several holders it is the one with the lowest id, most often the
-// parent. Processes that can't be looked into, or end meanwhile, are left out.
-func Owners() map[uint64]Process {
+// parent. Processes that end meanwhile are left out. The error says that some can't be looked into, or can't be seen from
+// this PID namespace: then a socket without an owner may have one. Without an error such a socket is the kernel's own.
+func Owners() (map[uint64]Process, error) {
 	owners := map[uint64]Process{}
+	unseen := otherPIDs()
 	for _, pid := range Processes() {
-		held, _ := Held(pid)
+		held, err := Held(pid)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+			unseen = cmp.Or(unseen, fmt.Errorf("the descriptors of process %d (%s) can't be read: %w", pid, Name(pid), err))
+		}
 		for _, inode := range held {
 			if old, ok := owners[inode]; !ok || pid < old.PID {
 				owners[inode] = Process{PID: pid, Name: Name(pid)}
 			}
 		}
 	}
-	return owners
+	return owners, unseen
+}
+
+// otherPIDs is an error where /proc may not show all processes of the host.
+func otherPIDs() error {
+	const initial = "pid:[4026531836]" // PROC_PID_INIT_INO of include/linux/proc_ns.h
+	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initial {
+		return errors.New("processes of the host can't be seen from this PID namespace")
+	}
+	return nil
 }
 
 // Processes are the ids of all processes that /proc shows.

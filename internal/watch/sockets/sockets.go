@@ -1,7 +1,7 @@
 // Package sockets lists the TCP and UDP sockets of a host, and the processes that hold them.
 //
 //	all, err := sockets.List()
-//	owners := sockets.Owners()
+//	owners, unseen := sockets.Owners()
 //	for _, s := range all { fmt.Println(s.Local, owners[s.Inode]) }
 //
 // Be aware: sockets are those of the network namespace of the calling operating system thread, processes those that

@@ -52,7 +52,8 @@ func TestList(t *testing.T) {
 	defer u.Close()
 
 	listening := find(t, local(t, l.Addr()), true)
-	if owner := Owners()[listening.Inode]; owner.PID != os.Getpid() || owner.Name != Name(os.Getpid()) {
+	owners, _ := Owners() // some process of this host may be closed to everybody
+	if owner := owners[listening.Inode]; owner.PID != os.Getpid() || owner.Name != Name(os.Getpid()) {
 		t.Errorf("owner of the listening socket is %+v, want this process, %d", owner, os.Getpid())
 	}
 	connected := find(t, local(t, client.LocalAddr()), false)

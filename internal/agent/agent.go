@@ -83,7 +83,7 @@ func (a *Agent) Run(ctx context.Context, sources []Source) error {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			s.follow(ctx, clock{a.host.Now, sleep}, a.box.put)
+			s.follow(ctx, clock{a.host.Now, sleep}, a.host.Log, a.box.put)
 		}()
 	}
 	defer a.host.Notify("STOPPING=1")

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -364,16 +367,25 @@ func TestSourceFails(t *testing.T) {
 		return len(pauses) < 12
 	}}
 	tries := 0
-	s := Source{Kinds: Docker | Links, Watch: func(_ context.Context, hint func(Hint, string)) error {
+	var log bytes.Buffer
+	s := Source{Name: "Docker", Kinds: Docker | Links, Means: "nothing is noticed", Watch: func(_ context.Context, hint func(Hint, string)) error {
 		if tries++; tries == 10 { // it is there, for a minute
 			hint(Docker|Links, "")
 			hint(Docker, "")
 			now = now.Add(time.Minute)
 		}
+		if tries == 1 {
+			return nil // nothing to watch yet
+		}
 		return errors.New("connection refused")
 	}}
 	var hints []Hint
-	s.follow(t.Context(), c, func(h Hint, _ string) { hints = append(hints, h) })
+	s.follow(t.Context(), c, slog.New(slog.NewTextHandler(&log, nil)), func(h Hint, _ string) { hints = append(hints, h) })
+	for text, times := range map[string]int{`"Docker can't be followed: nothing is noticed" error="connection refused"`: 2, "can be followed again": 1} {
+		if n := strings.Count(log.String(), text); n != times {
+			t.Errorf("%s is logged %d times, want %d:\n%s", text, n, times, log.String())
+		}
+	}
 	if want := []Hint{Docker | Links, Docker, Docker | Links}; !slices.Equal(hints, want) {
 		t.Errorf("hints %v, want %v", hints, want)
 	}

@@ -18,7 +18,7 @@ import (
 // that one. Where none was since the host was booted, it puts the policy in force, unless somebody took it out.
 func (a *Agent) start() {
 	a.resyncAt = a.host.Now().Add(resync)
-	a.pending.add(Links|Docker, a.host.Now().Add(-time.Minute)) // at once
+	a.pending.add(Links|Docker|Files|Record, a.host.Now().Add(-time.Minute)) // at once
 	a.inForce = a.recorded()
 	record := a.inForce.Record
 	switch {

@@ -150,23 +150,31 @@ func (r *recorder) Glob(pattern string) ([]string, error) {
 // Sources are what tells of changes on the real host.
 func Sources(p Places) []Source {
 	return []Source{
-		{"interfaces", Links, func(ctx context.Context, hint func(Hint, string)) error {
-			return changes.Links(ctx, func() { hint(Links, "") })
-		}},
-		{"rules", Own | Tables, func(ctx context.Context, hint func(Hint, string)) error {
-			return changes.Rules(ctx, func(c changes.Change) { hint(hintOf(c), c.By) })
-		}},
-		{"legacy rules", Tables, func(ctx context.Context, hint func(Hint, string)) error {
-			return changes.Legacy(ctx, p.LockFile, func() { hint(Tables, "") })
-		}},
-		{"Docker", Docker, func(ctx context.Context, hint func(Hint, string)) error {
-			kind := Docker | Engine
-			return docker.Watch(ctx, p.DockerHost, func() { hint(kind, ""); kind = Docker })
-		}},
-		{"files", Files | Record, func(ctx context.Context, hint func(Hint, string)) error {
-			hint(Files|Record, "")
-			return p.Files.Run(ctx, func() { hint(Files|Record, "") })
-		}},
+		{"interfaces", Links, "those that come and go are noticed only every ten minutes",
+			func(ctx context.Context, hint func(Hint, string)) error {
+				return changes.Links(ctx, func() { hint(Links, "") })
+			}},
+		{"rules", Own | Tables, "what somebody changes about them is noticed and mended only every ten minutes",
+			func(ctx context.Context, hint func(Hint, string)) error {
+				return changes.Rules(ctx, func(c changes.Change) { hint(hintOf(c), c.By) })
+			}},
+		{"rules of iptables-legacy", Tables, "what somebody changes about them is noticed and mended only every ten minutes",
+			func(ctx context.Context, hint func(Hint, string)) error {
+				return changes.Legacy(ctx, p.LockFile, func() { hint(Tables, "") })
+			}},
+		{"Docker", Docker, "what its networks and containers do is noticed only by their interfaces and rules, and every ten minutes",
+			func(ctx context.Context, hint func(Hint, string)) error {
+				kind := Docker | Engine
+				err := docker.Watch(ctx, p.DockerHost, func() { hint(kind, ""); kind = Docker })
+				if errors.Is(err, docker.ErrNoAnswer) {
+					return nil // which is normal, and what listing tells
+				}
+				return err
+			}},
+		{"files", Files | Record, "a policy that changes, and what another quaywall does, is noticed only every ten minutes",
+			func(ctx context.Context, hint func(Hint, string)) error {
+				return p.Files.Run(ctx, func() { hint(Files|Record, "") })
+			}},
 	}
 }
 

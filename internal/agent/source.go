@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -9,9 +10,11 @@ import (
 type Source struct {
 	Name  string
 	Kinds Hint
+	Means string // what follows from its failing, in the words of a log
 
 	// Watch blocks until ctx ends or the source fails. It hints all its kinds once it is subscribed and after something was
-	// lost, and then what may have changed; by is the program that did it, "" where that is not known.
+	// lost, and then what may have changed; by is the program that did it, "" where that is not known. Without an error it
+	// ended because there is nothing to watch for now.
 	Watch func(ctx context.Context, hint func(h Hint, by string)) error
 }
 
@@ -27,14 +30,25 @@ type clock struct {
 	sleep func(ctx context.Context, d time.Duration) bool
 }
 
-// follow watches a source, and again whenever it fails. That it failed is a hint: what it told of has to be listed.
-func (s Source) follow(ctx context.Context, c clock, hint func(h Hint, by string)) {
-	pause := firstPause
+// follow watches a source, and again whenever it fails. That it failed is a hint: what it told of has to be listed. One
+// that can't even be subscribed to is logged, once.
+func (s Source) follow(ctx context.Context, c clock, log *slog.Logger, hint func(h Hint, by string)) {
+	pause, failing := firstPause, false
 	for {
 		begun, subscribed := c.now(), false
-		_ = s.Watch(ctx, func(h Hint, by string) { subscribed = true; hint(h, by) })
-		if subscribed {
+		err := s.Watch(ctx, func(h Hint, by string) {
+			if failing {
+				log.Info(s.Name + " can be followed again")
+			}
+			subscribed, failing = true, false
+			hint(h, by)
+		})
+		switch {
+		case subscribed:
 			hint(s.Kinds, "")
+		case err != nil && !failing && ctx.Err() == nil:
+			failing = true
+			log.Warn(s.Name+" can't be followed: "+s.Means, "error", err)
 		}
 		if c.now().Sub(begun) > longPause {
 			pause = firstPause

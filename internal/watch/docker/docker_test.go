@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -224,7 +225,7 @@ func TestWatch(t *testing.T) {
 	if calls != 3 || err == nil || !strings.Contains(err.Error(), "events ended") {
 		t.Errorf("%d calls, then %v", calls, err)
 	}
-	if err := docker.Watch(t.Context(), "unix://"+t.TempDir()+"/none", func() { t.Error("called") }); err == nil {
+	if err := docker.Watch(t.Context(), "unix://"+t.TempDir()+"/none", func() { t.Error("called") }); !errors.Is(err, docker.ErrNoAnswer) {
 		t.Error("without an engine there is no error")
 	}
 }

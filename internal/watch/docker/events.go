@@ -19,21 +19,24 @@ const events = `{"type":["container","network","daemon"],` +
 // overlap is how far back events are asked for: the engine says that it listens a moment before it does.
 const overlap = 2 * time.Second
 
+// ErrNoAnswer is the cause of an error where List would get no answer either.
+var ErrNoAnswer = errors.New("Docker gives no answer")
+
 // Watch tells of what happens at the engine at host ("" for Docker's own rules) until the connection ends. The first call
 // comes when it is subscribed, so that whoever lists the engine's things then misses nothing. The error is never nil.
 func Watch(ctx context.Context, host string, each func()) error {
 	at, err := FindEndpoint(host)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
 	if sleeping(at) {
-		return errors.New(problemSleeping(at))
+		return fmt.Errorf("%w: %s", ErrNoAnswer, problemSleeping(at))
 	}
 	short, cancel := context.WithTimeout(ctx, patience)
 	e, err := connect(short, at)
 	cancel()
 	if err != nil {
-		return errors.New(problem(at, err))
+		return fmt.Errorf("%w: %s", ErrNoAnswer, problem(at, err))
 	}
 	defer e.close()
 	return e.watch(ctx, each)

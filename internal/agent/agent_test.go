@@ -287,6 +287,82 @@ func TestOthers(t *testing.T) {
 	w.expect("the file was changed", "apply three")
 }
 
+// TestDamaged: what is recorded can't be read any more. That is no stop: it is recorded anew, and what somebody flushes
+// meanwhile is put back.
+func TestDamaged(t *testing.T) {
+	for what, c := range map[string]struct {
+		nothing bool
+		err     error
+		said    string
+	}{
+		"the record":        {false, errors.New("records/x is damaged"), "records/x is damaged"},
+		"the state":         {true, errors.New("state.json is damaged"), "state.json is damaged"},
+		"the state is gone": {true, nil, "it is gone"},
+	} {
+		for _, flushed := range []bool{false, true} {
+			w := newWorld(t)
+			if flushed {
+				w.listing = gone(w.listing) // Docker never answered
+			}
+			w.begin()
+			w.damaged, w.nothing, w.flushed = c.err, c.nothing, flushed
+			w.hints(Record | Own)
+			w.expect(what, "apply one")
+			w.expectSaid(1, c.said)
+			w.expectSaid(0, "quaywall was stopped")
+			w.flushed = true
+			w.hints(Own)
+			w.expect(what+", and a flush afterwards", "mend")
+		}
+	}
+}
+
+// TestDamagedForLong: the disk takes nothing. It is told once, and tried again and again, but not as fast as can be.
+func TestDamagedForLong(t *testing.T) {
+	w := newWorld(t)
+	w.begin()
+	w.damaged, w.nothing, w.refuses = errors.New("input/output error"), true, errors.New("read-only file system")
+	w.hints(Record)
+	w.pass(5 * time.Minute)
+	if n := len(w.did); n < 5 || n > 12 {
+		t.Errorf("tried %d times in five minutes", n)
+	}
+	w.expectSaid(1, "input/output error")
+	w.did, w.refuses, w.flushed = nil, nil, true
+	w.pass(longRetry)
+	w.expect("the disk works again", "apply one")
+}
+
+// TestDamagedAfterStop: what was stopped stays so, whatever becomes of the record, until somebody applies a policy.
+func TestDamagedAfterStop(t *testing.T) {
+	w := newWorld(t)
+	w.begin()
+	w.record = InForce{Stopped: true}
+	w.hints(Record)
+	for _, err := range []error{errors.New("state.json is damaged"), nil} {
+		w.damaged, w.nothing = err, true
+		w.hints(Record | Own)
+		w.pass(2 * resync)
+		w.expect("a damaged state after a stop")
+	}
+	w.puts("one")
+	w.damaged = errors.New("records/x is damaged")
+	w.hints(Record)
+	w.expect("an apply whose record is damaged", "apply one")
+}
+
+// TestDamagedAtStart: an agent that can't tell what is in force puts the policy in force.
+func TestDamagedAtStart(t *testing.T) {
+	for _, nothing := range []bool{false, true} {
+		w := newWorld(t)
+		w.puts("one")
+		w.damaged, w.nothing = errors.New("damaged"), nothing
+		w.start()
+		w.pass(3 * time.Second)
+		w.expect("start", "apply one")
+	}
+}
+
 // TestOvertaken: the file was changed, and a moment later somebody stopped quaywall.
 func TestOvertaken(t *testing.T) {
 	w := newWorld(t)

@@ -32,12 +32,18 @@ func (a *Agent) start() {
 	a.dirty = true
 }
 
-// recorded reads what is recorded, and when an unconfirmed change is to be looked after. A record that can't be read is
-// mended by the next apply.
+// recorded reads what is recorded, and when an unconfirmed change is to be looked after. What can't be read, or is gone,
+// stays what it was: that a record is damaged doesn't mean that nothing is to be in force. The next apply makes it anew.
 func (a *Agent) recorded() InForce {
 	f, err := a.host.InForce()
+	if before := a.inForce; err == nil && f.Current == "" && !f.Stopped && (before.Record != nil || before.Stopped) {
+		err = errors.New("it is gone")
+	}
 	if err != nil {
-		a.say("record", slog.LevelError, "the record of what is in force can't be read", "error", err)
+		a.say("record", slog.LevelError, "what is recorded as in force can't be read: all stays as it is, and the next apply records it anew",
+			"error", err)
+		a.dirty, f.Damaged = true, true
+		f.Record, f.ThisBoot, f.Stopped = a.inForce.Record, a.inForce.ThisBoot, a.inForce.Stopped && f.Current == ""
 	} else {
 		a.unsay("record")
 	}
@@ -52,16 +58,10 @@ func (a *Agent) recorded() InForce {
 func (a *Agent) readRecord() {
 	before := a.inForce
 	a.inForce = a.recorded()
-	switch {
+	switch r := a.inForce.Record; {
 	case a.inForce.Stopped && !before.Stopped:
 		a.sayStopped()
-	case a.inForce.Record == nil && before.Record != nil:
-		// Also a stop that could not write what it did, for want of space.
-		a.inForce.Stopped = true
-		a.sayStopped()
-	case a.inForce.Record == nil:
-		a.inForce.Stopped = before.Stopped
-	case a.inForce.id() != before.id():
+	case r != nil && (before.Record == nil || r.ID != before.Record.ID):
 		a.adopt()
 	}
 }
@@ -156,9 +156,9 @@ func relevant(inv *inventory.Inventory) inventory.Inventory {
 }
 
 // keepsRules tells whether what is in force is better than what could be made now: it was made with Docker's answer, and
-// this agent never got one.
+// this agent never got one. What is not recorded could not be mended.
 func (a *Agent) keepsRules() bool {
-	return !a.inv.Docker.Reachable && a.inv.Docker.Problem != "" && a.inForce.Record != nil && a.inForce.ThisBoot &&
+	return !a.inForce.Damaged && !a.inv.Docker.Reachable && a.inv.Docker.Problem != "" && a.inForce.Record != nil && a.inForce.ThisBoot &&
 		a.inForce.Record.Hash == a.policy.hash()
 }
 
@@ -182,7 +182,7 @@ func (a *Agent) converge(ctx context.Context) {
 		a.settle()
 		return
 	}
-	r, err := a.host.Apply(ctx, a.target, a.inForce.id(), a.inv)
+	r, err := a.host.Apply(ctx, a.target, a.inForce.Current, a.inv)
 	switch {
 	case errors.Is(err, apply.ErrOvertaken):
 		a.pending.add(Record, a.host.Now().Add(-time.Minute)) // at once

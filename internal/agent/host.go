@@ -17,7 +17,7 @@ import (
 // Host is the host that an agent looks after. Local is the real one; tests put in others.
 type Host struct {
 	Now     func() time.Time
-	InForce func() (InForce, error)                    // what is recorded
+	InForce func() (InForce, error)                    // what is recorded; with an error, what could be read of it
 	Load    func(t Target) Loaded                      // reads the policy
 	Watch   func(patterns []string) (added bool)       // says which files hints are wanted of, besides the store's
 	List    func(ctx context.Context) (Listing, error) // may take some seconds
@@ -61,20 +61,14 @@ func (l Loaded) hash() string {
 
 // InForce is what is recorded as in force.
 type InForce struct {
+	Current  string        // the ID of the record that counts, whether it can be read or not; "" for none
 	Record   *store.Record // nil for nothing
+	Damaged  bool          // what is recorded can't be read; Record is what was known of it before
 	ThisBoot bool          // Record was put in force since the host was booted
 	Stopped  bool          // somebody took quaywall's rules out, and nothing was put in force since
 	Undone   string        // the hash of the policy that was taken back last
 	Pending  bool          // a change waits for its confirmation
 	Left     time.Duration // until that time is over
-}
-
-// id is the record's, "" for none.
-func (f InForce) id() string {
-	if f.Record == nil {
-		return ""
-	}
-	return f.Record.ID
 }
 
 // Listing is what a host has at one moment, in the words of those who know.

@@ -17,7 +17,6 @@ import (
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 	"quaywall/internal/repair"
-	"quaywall/internal/store"
 	"quaywall/internal/watch"
 	"quaywall/internal/watch/changes"
 	"quaywall/internal/watch/docker"
@@ -79,7 +78,9 @@ func (p Places) inForce() (InForce, error) {
 	if err != nil {
 		return InForce{}, err
 	}
-	f := InForce{Stopped: state.Current == "" && (state.Previous != "" || state.Undone != nil)}
+	// A stop for whose record there is no space makes the store forget.
+	stopped := state.Current == "" && (state.Previous != "" || state.Undone != nil || p.Host.Store.Forgotten())
+	f := InForce{Current: state.Current, Stopped: stopped}
 	if state.Undone != nil {
 		f.Undone = state.Undone.Hash
 	}
@@ -89,15 +90,11 @@ func (p Places) inForce() (InForce, error) {
 	if state.Current == "" {
 		return f, nil
 	}
-	if f.Record, err = p.Host.Store.Record(state.Current); err != nil {
-		f.Record = nil
-		var damaged *store.DamagedError
-		if errors.As(err, &damaged) {
-			err = nil // the next apply tells, and puts it aside
-		}
+	record, err := p.Host.Store.Record(state.Current)
+	if err != nil {
 		return f, err
 	}
-	f.ThisBoot = f.Record.Boot == p.Host.Boot
+	f.Record, f.ThisBoot = record, record.Boot == p.Host.Boot
 	return f, nil
 }
 

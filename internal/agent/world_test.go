@@ -27,6 +27,8 @@ type world struct {
 	t        *testing.T
 	now      time.Time
 	record   InForce
+	damaged  error  // the record can't be read
+	nothing  bool   // nor which one it is
 	file     string // what the policy file holds, which is its hash too; "bad" is a mistake
 	repair   policy.Repair
 	listing  Listing
@@ -51,7 +53,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, now: began, file: "one", listing: listingOf("bridge")}
 	h := &Host{
 		Now:     func() time.Time { return w.now },
-		InForce: func() (InForce, error) { return w.record, nil },
+		InForce: func() (InForce, error) { return w.stored() },
 		Load:    func(Target) Loaded { return w.load() },
 		Watch:   func([]string) bool { return false },
 		List:    func(context.Context) (Listing, error) { w.lists++; return w.listing, nil },
@@ -109,7 +111,7 @@ func (w *world) load() Loaded {
 }
 
 func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
-	if w.record.id() != over {
+	if is, _ := w.stored(); is.Current != over {
 		return nil, apply.ErrOvertaken
 	}
 	if w.refuses != nil {
@@ -125,13 +127,29 @@ func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.
 	return &apply.Result{File: to.File, Hash: w.file, Backend: "nft", Changed: true}, nil
 }
 
+// stored is what can be read of the record.
+func (w *world) stored() (InForce, error) {
+	is := w.record
+	if is.Record != nil {
+		is.Current = is.Record.ID
+	}
+	switch {
+	case w.nothing:
+		return InForce{}, w.damaged
+	case w.damaged != nil:
+		is.Record, is.ThisBoot = nil, false
+	}
+	return is, w.damaged
+}
+
 // puts records a policy as in force.
 func (w *world) puts(hash string) {
+	w.damaged, w.nothing = nil, false
 	w.record = InForce{ThisBoot: true, Record: &store.Record{ID: hash, Hash: hash, File: "/etc/quaywall/policy.yaml", Backend: "nft"}}
 }
 
 func (w *world) mended() (*apply.Mended, error) {
-	if !w.flushed || w.record.Record == nil {
+	if !w.flushed || w.record.Record == nil || w.damaged != nil || w.nothing {
 		return &apply.Mended{}, nil
 	}
 	w.did = append(w.did, "mend")

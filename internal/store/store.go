@@ -120,6 +120,7 @@ const (
 )
 
 func (s *Store) statePath() string           { return filepath.Join(s.dir, stateFile) }
+func (s *Store) forgottenPath() string       { return s.statePath() + ".forgotten" }
 func (s *Store) recordPath(id string) string { return filepath.Join(s.dir, recordsDir, id) }
 
 // State reads which records count. Without a file it is the zero State.
@@ -222,6 +223,7 @@ func (c *Change) Commit() error {
 	if err != nil {
 		return fmt.Errorf("recording what is in force: %w", err)
 	}
+	_ = removed(c.store.forgottenPath()) // a state counts again
 	c.store.prune(c.state)
 	return nil
 }
@@ -238,12 +240,21 @@ func (s *Store) Set(state State) error {
 	return c.Commit()
 }
 
-// Forget removes the state, so that nothing counts as in force and nothing waits. It needs no space on the disk.
+// Forget takes the state away, so that nothing counts as in force and nothing waits, and notes that. It needs no space on
+// the disk.
 func (s *Store) Forget() error {
-	if err := removed(s.statePath()); err != nil {
+	err := os.Rename(s.statePath(), s.forgottenPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forgetting what is in force: %w", err)
 	}
 	return nil
+}
+
+// Forgotten tells whether there is no state since Forget took it away: a state that is merely gone was lost.
+func (s *Store) Forgotten() bool {
+	_, err := os.Stat(s.forgottenPath())
+	_, there := os.Stat(s.statePath())
+	return err == nil && errors.Is(there, fs.ErrNotExist)
 }
 
 // History are the IDs of all records, the oldest first.

@@ -208,16 +208,19 @@ func TestAStateCannotNameFilesElsewhere(t *testing.T) {
 
 func TestForget(t *testing.T) {
 	s := store.Open(t.TempDir())
-	for range 2 {
+	for _, known := range []bool{false, true} { // the first time there was no state
 		if err := s.Forget(); err != nil {
 			t.Error(err)
 		}
-		if state, err := s.State(); err != nil || state != (store.State{}) {
-			t.Errorf("state %+v, %v", state, err)
+		if state, err := s.State(); err != nil || state != (store.State{}) || s.Forgotten() != known {
+			t.Errorf("state %+v, %v; forgotten %v, want %v", state, err, s.Forgotten(), known)
 		}
-		if err := s.Set(store.State{Current: "a"}); err != nil {
-			t.Error(err)
+		if err := s.Set(store.State{Current: "a"}); err != nil || s.Forgotten() {
+			t.Errorf("%v; forgotten %v", err, s.Forgotten())
 		}
+	}
+	if err := os.Remove(s.StateFile()); err != nil || s.Forgotten() {
+		t.Errorf("%v; a state that is lost counts as forgotten", err)
 	}
 }
 

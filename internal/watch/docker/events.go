@@ -20,7 +20,7 @@ const events = `{"type":["container","network","daemon"],` +
 const overlap = 2 * time.Second
 
 // ErrNoAnswer is the cause of an error where List would get no answer either.
-var ErrNoAnswer = errors.New("Docker gives no answer")
+var ErrNoAnswer = errors.New("no answer from Docker")
 
 // Watch tells of what happens at the engine at host ("" for Docker's own rules) until the connection ends. The first call
 // comes when it is subscribed, so that whoever lists the engine's things then misses nothing. The error is never nil.

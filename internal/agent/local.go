@@ -17,6 +17,7 @@ import (
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 	"quaywall/internal/repair"
+	"quaywall/internal/store"
 	"quaywall/internal/watch"
 	"quaywall/internal/watch/changes"
 	"quaywall/internal/watch/docker"

@@ -24,7 +24,7 @@ func check(p *policy.Policy, inv *inventory.Inventory) diag.List {
 	c.unseenNetworks()
 	for _, s := range []policy.Section{policy.Inbound, policy.Egress, policy.Outbound} {
 		for _, r := range p.Rules(s) {
-			c.networks(r)
+			c.networks(s, r)
 			c.published(r)
 			for _, pattern := range r.On {
 				c.on(r, pattern)
@@ -90,26 +90,31 @@ func because(problem string) string {
 }
 
 // networks tells of Docker networks that don't exist here.
-func (c *checker) networks(r policy.Rule) {
+func (c *checker) networks(s policy.Section, r policy.Rule) {
+	consequence := nothing(r)
+	if s == policy.Egress && r.Verb != policy.Allow && !c.inv.Docker.Reachable {
+		consequence = "until it does, the rule holds for every network"
+	}
 	for _, name := range r.Networks {
-		c.network(r, name)
+		c.network(r, name, consequence)
 	}
 	if r.To.Network == "" {
 		return
 	}
-	if n, ok := c.network(r, r.To.Network); ok && c.inv.Docker.Reachable {
+	if n, ok := c.network(r, r.To.Network, nothing(r)); ok && c.inv.Docker.Reachable {
 		c.closedByDocker(r, n)
 	}
 }
 
-func (c *checker) network(r policy.Rule, name string) (inventory.Network, bool) {
+// network finds a network that a rule names. Where there is none, consequence is what becomes of the rule.
+func (c *checker) network(r policy.Rule, name, consequence string) (inventory.Network, bool) {
 	n, ok := c.inv.Network(name)
 	if ok {
 		return n, true
 	}
 	if !c.inv.Docker.Reachable {
 		c.list.Warnf(r.Pos, "apply again when Docker answers", "network %s is not known, since Docker doesn't answer%s: %s", name,
-			because(c.inv.Docker.Problem), nothing(r))
+			because(c.inv.Docker.Problem), consequence)
 		return n, false
 	}
 	names := make([]string, len(c.inv.Networks))
@@ -120,7 +125,7 @@ func (c *checker) network(r policy.Rule, name string) (inventory.Network, bool) 
 	if near := diag.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf("%s is meant?", near)
 	}
-	c.list.Warnf(r.Pos, hint, "Docker has no network %s with a bridge on this host: %s", name, nothing(r))
+	c.list.Warnf(r.Pos, hint, "Docker has no network %s with a bridge on this host: %s", name, consequence)
 	return n, false
 }
 

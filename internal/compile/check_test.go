@@ -34,6 +34,10 @@ func TestWarnings(t *testing.T) {
 		{"network without Docker", rule(func(r *policy.Rule) { r.Networks = []string{"backend"} }),
 			func(inv *inventory.Inventory) { inv.Docker = silent },
 			"network backend is not known, since Docker doesn't answer (permission denied on /run/docker.sock): the rule matches nothing (apply again when Docker answers)"},
+		{"egress of a network without Docker", payments(policy.Deny), func(inv *inventory.Inventory) { inv.Docker = silent },
+			"network payments is not known, since Docker doesn't answer (permission denied on /run/docker.sock): until it does, the rule holds for every network (apply again when Docker answers)"},
+		{"egress allowed to a network without Docker", payments(policy.Allow), func(inv *inventory.Inventory) { inv.Docker = silent },
+			"network payments is not known, since Docker doesn't answer (permission denied on /run/docker.sock): the rule matches nothing"},
 		{"to an unknown network", rule(func(r *policy.Rule) { r.To = policy.Addresses{Given: true, Network: "brige"} }), nil,
 			"Docker has no network brige with a bridge on this host: the rule matches nothing (bridge is meant?)"},
 		{"to a routed network", rule(func(r *policy.Rule) { r.To = policy.Addresses{Given: true, Network: "shop"} }), nil, ""},
@@ -92,6 +96,13 @@ func TestWarnings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// payments does something with what a network sends.
+func payments(verb policy.Verb) *policy.Policy {
+	p := defaultPolicy()
+	p.Egress = []policy.Rule{{Pos: at(7), Verb: verb, What: []policy.Traffic{{}}, Networks: []string{"payments"}}}
+	return p
 }
 
 // withoutNetworks restricts egress and names nothing that a host could lack.

@@ -50,9 +50,30 @@ func (c *compiler) fromNewBridges() string {
 	leftToDocker := append(c.newcomer(ruleset.Out), c.namedByDocker(ruleset.Out, false))
 	add(ch, passes("from others", c.knownBridges(ruleset.In, false)), passes("from others", c.namedByDocker(ruleset.In, true)),
 		passes("left to Docker", leftToDocker...))
-	rules := where(c.policy.Egress, func(r policy.Rule) bool { return len(r.Networks) == 0 && !r.To.Host })
-	c.egressRules(ch, "egnew", rules)
+	c.egressRules(ch, "egnew", c.strictest())
 	return ch.Name
+}
+
+// strictest are the egress rules for a bridge of which nobody knows whose network it is. It may be any that has a bridge
+// named like it, also one that was there and was made anew: what is denied to one of them is denied here, and what is
+// allowed to one isn't allowed. Nothing that is routed goes to the host.
+func (c *compiler) strictest() []policy.Rule {
+	var rules []policy.Rule
+	for _, r := range c.policy.Egress {
+		elsewhere := len(r.Networks) > 0 && !slices.ContainsFunc(r.Networks, c.mayBeNew)
+		if r.To.Host || elsewhere || len(r.Networks) > 0 && r.Verb == policy.Allow {
+			continue
+		}
+		r.Networks = nil
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// mayBeNew tells whether a new bridge may be that of a network: not where it has one with another kind of name.
+func (c *compiler) mayBeNew(network string) bool {
+	n, known := c.inv.Network(network)
+	return !known || strings.HasPrefix(n.Bridge, likeDocker)
 }
 
 // likeDocker begins the names of the bridges that Docker names by itself: twelve hex digits follow.

@@ -48,6 +48,7 @@ func TestFirstMatchWins(t *testing.T) {
 
 func onePolicy(t *testing.T, seed uint64) {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), inv: testHost()}
+	g.inv.Docker.Reachable = !g.oneIn(4)
 	p := g.policy()
 	rs, list := compile.Compile(p, g.inv, compile.Options{LogGroup: 86})
 	if list.HasErrors() {

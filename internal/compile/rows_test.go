@@ -114,21 +114,21 @@ func TestTrap38(t *testing.T) {
 // Beyond 2 of the mission: a Docker network made after the policy was compiled is never more open, at most less.
 func TestNewBridges(t *testing.T) {
 	p := restricted() // egress: no SSH to the host, nothing from network shop
-	p.Egress = append(p.Egress, policy.Rule{Pos: at(20), Verb: policy.Deny, What: []policy.Traffic{port(tcp, 25)}})
+	p.Egress = append([]policy.Rule{{Pos: at(12), Verb: policy.Deny, What: []policy.Traffic{port(tcp, 25)}}}, p.Egress...)
 	const known, fresh, lan = "br-0123456789ab", "br-fedcba987654", "br-dmz"
 	checkRows(t, p, compile.Options{}, []row{
-		{"judged by rules without network", out(pk(tcp, fresh, "172.30.0.2", "198.51.100.9", 25), "eth0"), false, false, drop, "policy.yaml:20"},
-		{"not by those with one", out(pk(tcp, fresh, "172.30.0.2", "198.51.100.9", 443), "eth0"), false, false, accept, "default"},
+		{"judged by rules without network", out(pk(tcp, fresh, "172.30.0.2", "198.51.100.9", 25), "eth0"), false, false, drop, "policy.yaml:12"},
+		{"and by those that deny something to a network: it may be that", out(pk(tcp, fresh, "172.30.0.2", "198.51.100.9", 443), "eth0"), false, false, drop, "policy.yaml:14"},
 		{"a known one is", out(pk(tcp, known, "172.18.0.2", "198.51.100.9", 443), "eth0"), false, false, drop, "policy.yaml:14"},
 		{"to the host it is outside", pk(tcp, fresh, "172.30.0.2", "192.0.2.1", 7), false, false, ruleset.TCPReset, "policy.yaml:11"},
 		{"its containers' own addresses", out(pk(tcp, "eth0", "198.51.100.9", "172.30.0.2", 80), fresh), false, false, drop, ""},
 		{"its published ports", out(pk(tcp, "eth0", "198.51.100.9", "172.30.0.2", 80), fresh), true, false, accept, ""},
 		{"within it (trap 47)", out(pk(tcp, fresh, "172.30.0.3", "172.30.0.2", 80), fresh), false, false, accept, ""},
 		{"from there to another network", out(pk(tcp, fresh, "172.30.0.3", "172.17.0.2", 80), "docker0"), false, false, drop, ""},
-		{"an address like the host's", out(pk(tcp, fresh, "172.30.0.3", "192.0.2.7", 22), "eth0"), false, false, accept, "default"},
+		{"an address like the host's", out(pk(tcp, fresh, "172.30.0.3", "192.0.2.7", 22), "eth0"), false, false, drop, "policy.yaml:14"},
 		{"within a known one (trap 47)", out(pk(tcp, known, "172.18.0.3", "172.18.0.2", 80), known), false, false, accept, ""},
 		{"from an administrator's bridge", out(pk(tcp, lan, "192.168.7.2", "172.30.0.2", 80), fresh), false, false, drop, ""},
-		{"to one", out(pk(tcp, fresh, "172.30.0.2", "192.168.7.2", 25), lan), false, false, drop, "policy.yaml:20"},
+		{"to one", out(pk(tcp, fresh, "172.30.0.2", "192.168.7.2", 25), lan), false, false, drop, "policy.yaml:12"},
 	})
 }
 

@@ -114,7 +114,7 @@ func (e *expander) variant(base *rule, at *side) *rule {
 }
 
 // interfaces is what a rule asks of the interface. It is not ok where no Docker network of the rule exists: such a rule
-// matches nothing.
+// matches nothing. While Docker doesn't say which bridge a network has, it may be any: what is denied to one is denied to all.
 func (e *expander) interfaces(r policy.Rule) (matches []ruleset.Match, key string, ok bool) {
 	field := ruleset.In
 	if e.section.section == policy.Outbound {
@@ -130,6 +130,8 @@ func (e *expander) interfaces(r policy.Rule) (matches []ruleset.Match, key strin
 	for _, name := range r.Networks {
 		if n, found := e.c.inv.Network(name); found {
 			bridges = append(bridges, n.Bridge)
+		} else if !e.c.inv.Docker.Reachable && r.Verb != policy.Allow {
+			return matches, strings.Join(r.On, " "), true
 		}
 	}
 	slices.Sort(bridges)

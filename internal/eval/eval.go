@@ -24,6 +24,9 @@
 // alone, never by a default; what the host sends by a trusted interface isn't judged either; where the interface that a
 // packet of the host leaves by isn't known, rules with "on" don't match it.
 //
+// While Docker doesn't answer, which bridge a network has isn't known, and it may be any: an egress rule that denies
+// something to such a network denies it to all, and one that allows something allows it to none.
+//
 // Two things that pass for a while only aren't known here: TCP connections of containers that ran before the first
 // apply, and what Docker networks made after the policy was compiled do.
 package eval
@@ -448,7 +451,7 @@ func (j judge) matchesInbound(r policy.Rule) bool {
 
 // matchesEgress tells whether a rule of egress matches.
 func (j judge) matchesEgress(r policy.Rule) bool {
-	if len(r.Networks) > 0 && !j.host.isBridgeOf(j.pk.In, r.Networks) {
+	if len(r.Networks) > 0 && !j.host.isBridgeOf(j.pk.In, r.Networks) && !(r.Verb != policy.Allow && j.host.isUnclear(r.Networks)) {
 		return false
 	}
 	return j.matchesWhat(r, nil) && j.matchesAddresses(r) && policy.MatchesInterface(r.On, j.pk.In)

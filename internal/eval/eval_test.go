@@ -18,6 +18,7 @@ import (
 // server is the host of the tables: two cards, a VPN, three Docker networks.
 func server() *inventory.Inventory {
 	return &inventory.Inventory{
+		Docker: inventory.Docker{Reachable: true, Version: "28.5.2"},
 		Interfaces: []inventory.Interface{
 			{Name: "br-00000000bace", Addrs: prefixes("172.18.0.1/16")},
 			{Name: "br-000000005eed", Addrs: prefixes("172.30.0.1/24 fd00:30::1/64")},
@@ -431,6 +432,33 @@ func TestLeadingDenies(t *testing.T) {
 	} {
 		p.Inbound = rules(3, policy.Rule{Verb: policy.Deny, What: anything, From: from("192.0.2.8")}, c.second, deny3)
 		check(t, p, []row{c.want})
+	}
+}
+
+// TestUnclearNetworks: while Docker doesn't say which bridge is whose, what is denied to a network that isn't known is denied
+// to all, and what is allowed to one is allowed to none.
+func TestUnclearNetworks(t *testing.T) {
+	p := s7()
+	p.Egress = rules(10,
+		policy.Rule{Verb: policy.Allow, What: dns, Networks: []string{"payments"}},
+		policy.Rule{Verb: policy.Reject, What: web, Networks: []string{"payments", "bridge"}},
+		policy.Rule{Verb: policy.Allow, What: anything, Networks: []string{"routed"}})
+	inv := server()
+	for _, c := range []struct {
+		pk              string
+		answers, silent string // by which line it is judged
+	}{
+		{"tcp 172.17.0.2:5 -> 198.51.100.9:53 from container bridge", "policy.yaml:31", "policy.yaml:31"},
+		{"tcp 172.17.0.2:5 -> 198.51.100.9:80 from container bridge", "policy.yaml:11", "policy.yaml:11"},
+		{"tcp 172.30.0.2:5 -> 198.51.100.9:53 from container routed", "policy.yaml:12", "policy.yaml:12"},
+		{"tcp 172.30.0.2:5 -> 198.51.100.9:80 from container routed", "policy.yaml:12", "policy.yaml:11"},
+	} {
+		for reachable, want := range map[bool]string{true: c.answers, false: c.silent} {
+			inv.Docker.Reachable = reachable
+			if d := eval.Evaluate(p, inv, read(t, c.pk)); d.Origin != want {
+				t.Errorf("%s, Docker answers %v: by %q, want %q", c.pk, reachable, d.Origin, want)
+			}
+		}
 	}
 }
 

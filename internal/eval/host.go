@@ -82,6 +82,16 @@ func (h host) isBridgeOf(name string, networks []string) bool {
 	return false
 }
 
+// isUnclear tells whether one of these networks may have any bridge, for all that is known.
+func (h host) isUnclear(networks []string) bool {
+	for _, name := range networks {
+		if _, known := h.inv.Network(name); !known && !h.inv.Docker.Reachable {
+			return true
+		}
+	}
+	return false
+}
+
 // isContainer tells whether an address is a container's own: in a subnet of Docker's, and not this host's.
 func (h host) isContainer(a netip.Addr) bool {
 	return !h.isDialled(a) && len(h.networksOf(a)) > 0

@@ -3,6 +3,7 @@ package judge
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +70,25 @@ func inventoryOf() *inventory.Inventory {
 	for _, p := range published {
 		inv.Published = append(inv.Published, p.Published)
 	}
+	return inv
+}
+
+// withoutDocker is what the host has as far as it is known while Docker doesn't answer: networks are called as their bridges
+// are, and who publishes what isn't known.
+func withoutDocker() *inventory.Inventory {
+	inv := inventoryOf()
+	inv.Docker, inv.Published = inventory.Docker{Problem: "it does not answer"}, nil
+	for i := range inv.Networks {
+		inv.Networks[i].Name = inv.Networks[i].Bridge
+	}
+	return inv
+}
+
+// atBoot is what the host has before Docker is started.
+func atBoot() *inventory.Inventory {
+	inv := withoutDocker()
+	inv.Networks = nil
+	inv.Interfaces = slices.DeleteFunc(inv.Interfaces, func(i inventory.Interface) bool { return i.Kind == "bridge" })
 	return inv
 }
 

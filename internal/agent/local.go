@@ -80,8 +80,7 @@ func (p Places) inForce() (InForce, error) {
 		return InForce{}, err
 	}
 	// A stop for whose record there is no space makes the store forget.
-	stopped := state.Current == "" && (state.Previous != "" || state.Undone != nil || p.Host.Store.Forgotten())
-	f := InForce{Current: state.Current, Stopped: stopped}
+	f := InForce{Current: state.Current, Stopped: state.Removed || p.Host.Store.Forgotten()}
 	if state.Undone != nil {
 		f.Undone = state.Undone.Hash
 	}

@@ -94,9 +94,18 @@ func (c *change) apply(ctx context.Context) error {
 	if c.opts.Follow && c.state.Current != c.opts.Over {
 		return ErrOvertaken
 	}
-	if err := c.prepare(ctx); err != nil {
+	err := c.prepare(ctx)
+	switch {
+	case c.wantsStandIn(ctx, err):
+		return c.standIn(ctx, err)
+	case err != nil:
 		return err
 	}
+	return c.carryOut(ctx)
+}
+
+// carryOut does what was prepared.
+func (c *change) carryOut(ctx context.Context) error {
 	if err := c.refuse(); err != nil {
 		return err
 	}
@@ -143,9 +152,6 @@ func (c *change) keep() error {
 	if known && !c.settles() {
 		return nil
 	}
-	if c.settles() {
-		c.state.Pending = nil
-	}
 	return c.step("record", func() error {
 		id, err := c.host.Store.Save(r, c.rules)
 		if err == nil {
@@ -168,11 +174,6 @@ func (c *change) newRecord() store.Record {
 	}
 }
 
-// settles tells whether going back ends the waiting for a confirmation: whoever goes back has seen what there was to see.
-func (c *change) settles() bool {
-	return c.back != nil && c.opts.Confirm == 0 && c.state.Pending != nil
-}
-
 // enforce changes the kernel. All that may fail for want of space is done before.
 func (c *change) enforce(ctx context.Context) error {
 	before := c.state
@@ -185,9 +186,6 @@ func (c *change) enforce(ctx context.Context) error {
 		if err := c.step("arm", c.arm); err != nil {
 			return err
 		}
-	}
-	if c.settles() {
-		c.state.Pending = nil
 	}
 	next, err := c.host.Store.Prepare(c.stateWith(id))
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,6 +39,11 @@ func (h *Host) readAll(ctx context.Context, ns *namespace) []reading {
 	}
 	_ = group.Wait()
 	return all
+}
+
+// holdsAnything tells whether anything of quaywall's is in the kernel, as far as that can be read.
+func (c *change) holdsAnything(ctx context.Context) bool {
+	return slices.ContainsFunc(c.host.readAll(ctx, c.ns), reading.holds)
 }
 
 // The values of --backend. A backend's own name does as well.

@@ -34,6 +34,10 @@ type Options struct {
 	Confirm      time.Duration // take the change back unless it is confirmed in this time; 0 for never
 	Wait         time.Duration // how long to wait for another quaywall
 
+	// Boot is for who can't see whether the policy lets anybody in, a unit most often: a policy that was taken back, or gone
+	// back from, is not put in force again, but the one that was kept then.
+	Boot bool
+
 	// Follow is for who keeps a policy in force: only what the host has may have changed, so that a policy that is in force
 	// already is not asked whether it cuts a way in. Where the current record is not Over any more, since somebody stopped
 	// quaywall, or put another policy in force, the error is ErrOvertaken.
@@ -57,10 +61,10 @@ type change struct {
 	ns   *namespace
 
 	state store.State
-	back  *store.Record // what is gone back to; nil where a file is put in force
+	back  *store.Record // what is gone back to, or stands in; nil where a file is put in force
 
-	unconfirmed string        // hash of a policy that nobody confirmed before the host was booted; "" for none
-	record      *store.Record // the current one; nil where there is none
+	record   *store.Record // the current one; nil where there is none
+	honoured bool          // an overdue change was taken back first
 
 	policy   *policy.Policy
 	sources  policy.Sources
@@ -148,7 +152,10 @@ func (c *change) load(ctx context.Context) error {
 
 // loadPolicy reads the policy file. Where nobody named one and none is there, the policy is the built-in default.
 func (c *change) loadPolicy() error {
-	if c.opts.Back > 0 {
+	switch {
+	case c.back != nil:
+		return c.loadKept(c.back)
+	case c.opts.Back > 0:
 		return c.loadPast()
 	}
 	if !c.opts.Given {
@@ -159,10 +166,10 @@ func (c *change) loadPolicy() error {
 	}
 	c.policy, c.sources, c.loaded = policy.Load(files.Host{}, c.opts.Policy)
 	c.warnings = c.loaded
-	if err := c.invalid(c.loaded); err != nil || c.unconfirmed == "" || c.policy.Hash != c.unconfirmed {
+	if err := c.invalid(c.loaded); err != nil {
 		return err
 	}
-	return c.loadConfirmed()
+	return c.rejected()
 }
 
 func (c *change) invalid(list diag.List) error {

@@ -26,7 +26,7 @@ func (h *Host) pendingStatus(state store.State) *PendingStatus {
 	if p == nil {
 		return nil
 	}
-	s := &PendingStatus{ID: p.ID, Until: p.Until, Removes: p.Base == "", Alive: h.Alive(p.PID, p.ID), Overdue: h.overdue(p)}
+	s := &PendingStatus{ID: p.ID, Until: p.Until, Removes: p.Base == "", Alive: h.Alive(p.PID, p.Task), Overdue: h.overdue(p)}
 	if !s.Overdue {
 		s.SecsLeft = int((p.Deadline - h.Uptime() + time.Second - 1) / time.Second)
 	}
@@ -57,7 +57,7 @@ func (h *Host) Confirm(ctx context.Context, pending string, wait time.Duration) 
 		if h.overdue(c.state.Pending) {
 			return c.tooLate(ctx)
 		}
-		c.state.Pending = nil
+		c.state = c.state.Confirmed()
 		done = &Confirmed{Notices: c.notices}
 		if c.record != nil {
 			done.File, done.Hash = c.record.File, c.record.Hash
@@ -123,19 +123,20 @@ const (
 	undoPause = 2 * time.Second // between two tries
 )
 
-// WaitAndUndo takes a pending change back once its time is over, unless it is confirmed or replaced before. It is what
+// WaitAndUndo takes the pending change of a task back once its time is over, unless it is confirmed before. It is what
 // the process does that Apply starts; what it does is told on log.
-func (h *Host) WaitAndUndo(ctx context.Context, pending string, log io.Writer) error {
+func (h *Host) WaitAndUndo(ctx context.Context, task string, log io.Writer) error {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(log, "%s %s\n", h.Now().Format(time.RFC3339), fmt.Sprintf(format, args...))
 	}
-	if !h.awaitDeadline(ctx, pending) {
+	last, ok := h.awaitDeadline(ctx, task)
+	if !ok {
 		return ctx.Err()
 	}
 	var err error
 	for range undoTries {
 		var taken bool
-		if taken, err = h.undo(ctx, pending, say); err == nil {
+		if taken, err = h.undo(ctx, last, say); err == nil {
 			if taken {
 				say("nobody confirmed the change in time: the policy of before is in force again")
 			}
@@ -149,19 +150,23 @@ func (h *Host) WaitAndUndo(ctx context.Context, pending string, log io.Writer) e
 	return fmt.Errorf("taking the unconfirmed change back: %w", err)
 }
 
-// awaitDeadline waits until a pending change is overdue. It is false where it no longer waits for a confirmation.
-func (h *Host) awaitDeadline(ctx context.Context, pending string) bool {
+// awaitDeadline waits until the pending change of a task is overdue, and gives what was recorded then. It is false where
+// nothing waits for a confirmation any more. A record that is damaged or gone in the meantime doesn't end the task.
+func (h *Host) awaitDeadline(ctx context.Context, task string) (last store.State, ok bool) {
 	for {
 		state, err := h.Store.State()
-		switch p := state.Pending; {
-		case err != nil: // it may be readable in a moment; a damaged one is told by whoever takes the lock
-		case p == nil || p.ID != pending:
-			return false
-		case h.overdue(p):
-			return true
+		switch {
+		case err != nil, state.IsZero() && last.Pending != nil:
+		case state.Pending == nil || state.Pending.Task != task:
+			return last, false
+		default:
+			last = state
+		}
+		if last.Pending != nil && h.overdue(last.Pending) {
+			return last, true
 		}
 		if !sleep(ctx, glance) {
-			return false
+			return last, false
 		}
 	}
 }
@@ -176,11 +181,18 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// undo takes a pending change back if it is still the one.
-func (h *Host) undo(ctx context.Context, pending string, say func(string, ...any)) (taken bool, err error) {
+// undo takes a pending change back if it is still the one, as it was last seen on the disk. Where that is damaged or gone
+// by now, the change is taken back unless it was taken out: a stop that found no space on the disk removes the record.
+func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...any)) (taken bool, err error) {
 	err = h.locked(ctx, undoWait, func(c *change) error {
+		if c.state.IsZero() && c.holdsAnything(ctx) {
+			c.state = last
+			if record, err := h.Store.Record(last.Current); err == nil {
+				c.record = record
+			}
+		}
 		p := c.state.Pending
-		if p == nil || p.ID != pending || !h.overdue(p) {
+		if p == nil || p.Task != last.Pending.Task || !h.overdue(p) {
 			return nil
 		}
 		taken = true

@@ -3,8 +3,10 @@ package apply_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -12,12 +14,14 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/inventory"
 	"quaywall/internal/store"
 	"quaywall/internal/testkit/disk"
 	"quaywall/internal/testkit/netns"
 )
 
-// confirm applies a policy of these ports, to be confirmed in a minute, and gives the ID of the pending change.
+// confirm applies a policy of these ports, to be confirmed in a minute, and gives what the process knows it by that would
+// take it back.
 func (w *world) confirm(t *testing.T, ports ...int) string {
 	t.Helper()
 	w.write(t, ports...)
@@ -25,10 +29,10 @@ func (w *world) confirm(t *testing.T, ports ...int) string {
 	o.Confirm = time.Minute
 	r := w.mustApply(t, o)
 	p := w.state(t).Pending
-	if r.Pending == nil || p == nil || len(w.watchdogs) == 0 || p.ID != w.watchdogs[len(w.watchdogs)-1] || p.PID != 4711 {
+	if r.Pending == nil || p == nil || len(w.watchdogs) == 0 || p.Task != w.watchdogs[len(w.watchdogs)-1] || p.PID != 4711 {
 		t.Fatalf("result %+v, state %+v, processes %v", r.Pending, p, w.watchdogs)
 	}
-	return p.ID
+	return p.Task
 }
 
 // watchdog does what the process of a pending change does.
@@ -153,12 +157,17 @@ func TestSecondChangeInsideTheTime(t *testing.T) {
 			w.put(t, 80)
 			before := w.rules()
 			first := w.confirm(t, 81)
+			id := w.state(t).Pending.ID
 			w.pass(30 * time.Second)
 			second := w.confirm(t, 82)
+			if first != second || id == w.state(t).Pending.ID || len(w.watchdogs) != 1 {
+				t.Errorf("processes %v, changes %s and %s: want one process for both", w.watchdogs, id, w.state(t).Pending.ID)
+			}
 			w.pass(40 * time.Second)
-			w.watchdog(t, first)
-			if p := w.state(t).Pending; p == nil || p.ID != second {
-				t.Errorf("pending %+v after the first one's time, want the second", p)
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if err := w.WaitAndUndo(ctx, first, io.Discard); !errors.Is(err, context.DeadlineExceeded) || w.state(t).Pending == nil {
+				t.Errorf("after the first one's time: %v, %+v", err, w.state(t).Pending)
 			}
 			w.pass(40 * time.Second)
 			w.watchdog(t, second)
@@ -166,6 +175,40 @@ func TestSecondChangeInsideTheTime(t *testing.T) {
 				t.Error("the policy of before the first is not back")
 			}
 		})
+	})
+	t.Run("that fails", func(t *testing.T) {
+		for _, op := range []string{"commit", "rest"} {
+			inNamespace(t, func(w *world) {
+				w.put(t, 80)
+				before := w.rules()
+				task := w.confirm(t, 81)
+				pending := *w.state(t).Pending
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				ended := make(chan error, 1)
+				go func() { ended <- w.WaitAndUndo(ctx, task, io.Discard) }()
+				w.write(t, 82)
+				o := w.options()
+				o.Confirm = time.Minute
+				w.nft.fail[op] = errors.New("boom")
+				w.OnStep = func(step string) {
+					if step == "commit" {
+						time.Sleep(1200 * time.Millisecond) // the process looks in between
+					}
+				}
+				if _, err := w.Apply(t.Context(), o); err == nil {
+					t.Error("it did not fail")
+				}
+				delete(w.nft.fail, op)
+				if got := w.state(t).Pending; got == nil || *got != pending {
+					t.Errorf("pending %+v, want %+v", got, pending)
+				}
+				w.pass(time.Minute)
+				if err := <-ended; err != nil || !slices.Equal(before, w.rules()) {
+					t.Errorf("the first change was not taken back by its process: %v", err)
+				}
+			})
+		}
 	})
 	t.Run("without", func(t *testing.T) {
 		inNamespace(t, func(w *world) {
@@ -184,9 +227,11 @@ func TestSecondChangeInsideTheTime(t *testing.T) {
 	})
 	t.Run("the same policy, with more time", func(t *testing.T) {
 		inNamespace(t, func(w *world) {
-			first := w.confirm(t, 81)
+			w.confirm(t, 81)
+			first := w.state(t).Pending.Deadline
 			w.pass(50 * time.Second)
-			if second := w.confirm(t, 81); second == first {
+			w.confirm(t, 81)
+			if second := w.state(t).Pending.Deadline; second != first+50*time.Second {
 				t.Error("the time was not extended")
 			}
 		})
@@ -228,38 +273,150 @@ func TestRebootInsideTheTime(t *testing.T) {
 	})
 }
 
-// At boot a unit applies the file that nobody confirmed: the policy before is in force, and it is asked for again.
-func TestRebootInsideTheTimeAndApply(t *testing.T) {
+// boot starts the host anew and applies the file as a unit does.
+func (w *world) boot(t *testing.T) (*apply.Result, error) {
+	t.Helper()
+	w.reboot()
+	w.pass(time.Minute)
+	o := w.options()
+	o.Boot = true
+	return w.Apply(t.Context(), o)
+}
+
+// A unit applies at boot what the file holds, and nobody is there to see whether it lets anybody in: what was taken back,
+// however and whenever, is not put in force, but the policy of before. A person's apply is another thing.
+func TestBootAfterAPolicyWasTakenBack(t *testing.T) {
+	for name, take := range map[string]func(*testing.T, *world, string){
+		"by the boot": func(*testing.T, *world, string) {},
+		"in time": func(t *testing.T, w *world, task string) {
+			w.pass(time.Minute)
+			w.watchdog(t, task)
+		},
+		"declined": func(t *testing.T, w *world, _ string) {
+			if err := w.Decline(t.Context(), "", 0); err != nil {
+				t.Error(err)
+			}
+		},
+		"by going back": func(t *testing.T, w *world, _ string) { w.back(t, 1) },
+		"confirmed, and gone back from": func(t *testing.T, w *world, _ string) {
+			if _, err := w.Confirm(t.Context(), "", 0); err != nil {
+				t.Error(err)
+			}
+			w.back(t, 1)
+		},
+		"and the agent followed the host since": func(t *testing.T, w *world, task string) {
+			w.pass(time.Minute)
+			w.watchdog(t, task)
+			o := w.options()
+			o.Follow, o.Over = true, w.state(t).Current
+			w.write(t, 80)
+			w.Inventory = func(context.Context) (*inventory.Inventory, error) {
+				inv := hostInventory()
+				inv.Interfaces = append(inv.Interfaces, inventory.Interface{Name: "br-0123456789ab", Kind: "bridge", Index: 9})
+				return inv, nil
+			}
+			w.nft.held.Rules = w.nft.held.Rules[1:]
+			if r := w.mustApply(t, o); !r.Changed {
+				t.Error("nothing was to be followed")
+			}
+			w.write(t, 81)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				before := w.put(t, 80).Hash
+				w.pass(time.Minute)
+				task := w.confirm(t, 81)
+				take(t, w, task)
+				for range 2 { // and at the next boot
+					r, err := w.boot(t)
+					if err != nil || r.Hash != before || !strings.Contains(strings.Join(r.Notices, " "), "apply it once more") {
+						t.Fatalf("%+v is in force: %v", r, err)
+					}
+					if s, err := w.Status(t.Context()); err != nil || !s.InForce || s.Drift != nil || s.Hash != before {
+						t.Errorf("status: %+v, %v", s, err)
+					}
+				}
+				if w.mustApply(t, w.options()).Hash == before {
+					t.Error("applied by a person, it is not in force")
+				}
+				if r, err := w.boot(t); err != nil || r.Hash == before {
+					t.Errorf("at the boot after a person applied it: %+v, %v", r, err)
+				}
+			})
+		})
+	}
+}
+
+func TestBootInsideTheTimeOfTheFirstPolicy(t *testing.T) {
 	inNamespace(t, func(w *world) {
-		before := w.put(t, 80).Hash
-		w.pass(time.Minute)
 		w.confirm(t, 81)
-		w.reboot()
-		if r := w.mustApply(t, w.options()); r.Hash != before || !strings.Contains(strings.Join(r.Notices, " "), "was not confirmed before the host was booted") {
-			t.Errorf("%s is in force: %q", r.Hash, r.Notices)
+		var failed *apply.FailedError
+		for range 2 {
+			if _, err := w.boot(t); !errors.As(err, &failed) || w.nft.held != nil {
+				t.Errorf("%v; %s", err, w.held())
+			}
 		}
-		if s, err := w.Status(t.Context()); err != nil || s.Undone == nil || !strings.Contains(s.Undone.Why, "booted") || !s.InForce || s.Drift != nil || s.Hash != before {
-			t.Errorf("status: %+v, %v", s, err)
-		}
-		w.pass(time.Minute)
-		if w.mustApply(t, w.options()).Hash == before {
-			t.Error("applied once more, it is not in force")
+		if w.mustApply(t, w.options()); w.nft.held == nil {
+			t.Error("applied by a person, it is not in force")
 		}
 	})
 }
 
-func TestRebootInsideTheTimeOfTheFirstPolicy(t *testing.T) {
-	inNamespace(t, func(w *world) {
-		w.confirm(t, 81)
-		w.reboot()
-		var failed *apply.FailedError
-		if _, err := w.Apply(t.Context(), w.options()); !errors.As(err, &failed) || w.nft.held != nil {
-			t.Errorf("%v; %s", err, w.held())
-		}
-		if w.mustApply(t, w.options()); w.nft.held == nil {
-			t.Error("applied once more, it is not in force")
-		}
-	})
+// The record of what is in force is damaged, or put aside by another quaywall, while a change waits: its process knows
+// what to do. After a stop that could only forget there is nothing to be done.
+func TestProcessOutlivesTheRecord(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(t *testing.T, w *world)
+		want   int // the port that is open afterwards; 0 for nothing in force
+	}{
+		"damaged": {func(t *testing.T, w *world) {
+			if err := os.WriteFile(w.Store.StateFile(), []byte("x"), 0o600); err != nil {
+				t.Error(err)
+			}
+		}, 80},
+		"damaged, and put aside by the agent": {func(t *testing.T, w *world) {
+			if err := os.WriteFile(w.Store.StateFile(), []byte("x"), 0o600); err != nil {
+				t.Error(err)
+			}
+			w.mend(t)
+		}, 80},
+		"stopped, and forgotten": {func(t *testing.T, w *world) {
+			if _, err := w.Stop(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+			if err := w.Store.Forget(); err != nil {
+				t.Error(err)
+			}
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				w.put(t, 80)
+				before := w.rules()
+				task := w.confirm(t, 81)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				ended := make(chan error, 1)
+				looks := w.looked()
+				go func() { ended <- w.WaitAndUndo(ctx, task, io.Discard) }()
+				if !comes(t, func() bool { return w.looked() > looks }) {
+					t.Fatal("the process doesn't look")
+				}
+				c.damage(t, w)
+				w.pass(time.Minute)
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if c.want == 0 {
+					before = nil
+				}
+				if !slices.Equal(before, w.rules()) || c.want > 0 && w.state(t).Undone == nil {
+					t.Errorf("the kernel holds %s; %+v", w.held(), w.state(t))
+				}
+			})
+		})
+	}
 }
 
 func TestKilledProcessIsStartedAgain(t *testing.T) {
@@ -299,13 +456,13 @@ func TestFailedChangeIsNotPending(t *testing.T) {
 		o.Confirm = time.Minute
 		w.write(t, 81)
 		w.nft.fail["commit"] = errors.New("boom")
-		if _, err := w.Apply(t.Context(), o); err == nil || w.state(t) != state {
+		if _, err := w.Apply(t.Context(), o); err == nil || !reflect.DeepEqual(w.state(t), state) {
 			t.Errorf("%v, state %+v, want %+v", err, w.state(t), state)
 		}
 		delete(w.nft.fail, "commit")
 		start := w.Watchdog
 		w.Watchdog = func(string) (int, error) { return 0, errors.New("no more processes") }
-		if _, err := w.Apply(t.Context(), o); err == nil || w.state(t) != state || !strings.Contains(err.Error(), "no more processes") {
+		if _, err := w.Apply(t.Context(), o); err == nil || !reflect.DeepEqual(w.state(t), state) || !strings.Contains(err.Error(), "no more processes") {
 			t.Errorf("%v, state %+v, want %+v", err, w.state(t), state)
 		}
 		w.Watchdog = start

@@ -13,11 +13,12 @@ import (
 	"quaywall/internal/policy"
 )
 
-// InvalidError is a policy that can't be put in force on this host. Nothing was changed.
+// InvalidError is a policy that can't be put in force on this host.
 type InvalidError struct {
 	File    string
 	List    diag.List // errors and warnings
 	Sources policy.Sources
+	Left    string // what is in force now, a sentence without a full stop
 }
 
 func (e *InvalidError) Error() string { return e.List.Error() }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,8 +129,10 @@ type world struct {
 	*apply.Host
 	dir       string
 	nft, ipt  *fakeBackend
+	clock     sync.Mutex // for what follows
 	now       time.Time
 	up        time.Duration
+	looks     int
 	ways      []guard.Way
 	blind     error
 	watchdogs []string // the pending changes that a process was started for
@@ -154,10 +157,19 @@ func newWorld(t *testing.T) *world {
 			w.watchdogs = append(w.watchdogs, id)
 			return 4711, nil
 		},
-		Alive:  func(pid int, id string) bool { return !w.dead && pid == 4711 && slices.Contains(w.watchdogs, id) },
-		Now:    func() time.Time { return w.now },
-		Uptime: func() time.Duration { return w.up },
-		Boot:   "boot-1",
+		Alive: func(pid int, id string) bool { return !w.dead && pid == 4711 && slices.Contains(w.watchdogs, id) },
+		Now: func() time.Time {
+			w.clock.Lock()
+			defer w.clock.Unlock()
+			return w.now
+		},
+		Uptime: func() time.Duration {
+			w.clock.Lock()
+			defer w.clock.Unlock()
+			w.looks++
+			return w.up
+		},
+		Boot: "boot-1",
 	}
 	return w
 }
@@ -169,7 +181,18 @@ func hostInventory() *inventory.Inventory {
 }
 
 // pass lets time go by.
-func (w *world) pass(d time.Duration) { w.now, w.up = w.now.Add(d), w.up+d }
+func (w *world) pass(d time.Duration) {
+	w.clock.Lock()
+	defer w.clock.Unlock()
+	w.now, w.up = w.now.Add(d), w.up+d
+}
+
+// looked is how often somebody asked what time it is.
+func (w *world) looked() int {
+	w.clock.Lock()
+	defer w.clock.Unlock()
+	return w.looks
+}
 
 // reboot empties the kernel and starts its clock again.
 func (w *world) reboot() {

@@ -19,24 +19,33 @@ import (
 
 // Past is a policy that was in force.
 type Past struct {
-	Number  int       `json:"number"` // what Options.Back takes
-	When    time.Time `json:"when"`   // when it was put in force, the last time
-	File    string    `json:"file"`   // "" for the built-in default policy
-	Hash    string    `json:"hash"`
-	Backend string    `json:"backend"`
+	Number      int       `json:"number,omitempty"` // what Options.Back takes; 0 where nobody confirmed it
+	When        time.Time `json:"when"`             // when it was put in force, the last time
+	File        string    `json:"file"`             // "" for the built-in default policy
+	Hash        string    `json:"hash"`
+	Backend     string    `json:"backend"`
+	Unconfirmed bool      `json:"unconfirmed,omitempty"` // it was put in force to be confirmed, and was not: one doesn't go back to it
 
 	record *store.Record
 }
 
-// History are the policies that were in force other than the one that is, the latest first, each once. Records that can't be
-// read are left out.
+// History are the policies that were in force other than the one that is, the latest first, each once. While a change waits
+// for its confirmation, the policy that it is taken back to is the first. Records that can't be read are left out.
 func (h *Host) History() ([]Past, error) {
 	state, err := h.Store.State()
 	var damaged *store.DamagedError
 	if err != nil && !errors.As(err, &damaged) {
 		return nil, err
 	}
-	ids, err := h.Store.History()
+	return h.history(state)
+}
+
+func (h *Host) history(state store.State) ([]Past, error) {
+	base := ""
+	if state.Pending != nil {
+		base = state.Pending.Base
+	}
+	records, err := h.candidates(base, state.Unconfirmed)
 	if err != nil {
 		return nil, err
 	}
@@ -44,36 +53,72 @@ func (h *Host) History() ([]Past, error) {
 	if current, err := h.Store.Record(state.Current); err == nil {
 		told[current.Hash] = true
 	}
+	if len(records) > 0 && records[0].ID == base {
+		told[records[0].Hash] = false
+	}
 	var all []Past
-	for _, id := range slices.Backward(ids) {
-		r, err := h.Store.Record(id)
-		if err != nil || told[r.Hash] {
+	for _, r := range records {
+		if told[r.Hash] {
 			continue
 		}
 		told[r.Hash] = true
-		all = append(all, Past{Number: len(all) + 1, When: r.When, File: r.File, Hash: r.Hash, Backend: r.Backend, record: r})
+		p := Past{Number: len(all) + 1, When: r.When, File: r.File, Hash: r.Hash, Backend: r.Backend, record: r}
+		if slices.Contains(state.Unconfirmed, r.ID) {
+			p.Number, p.Unconfirmed = 0, true
+		}
+		all = append(all, p)
 	}
 	return all, nil
 }
 
-// past finds the policy to go back to. While a change waits for its confirmation the one before is what that goes back to.
-func (c *change) past(number int) (*store.Record, error) {
-	if p := c.state.Pending; p != nil && number == 1 {
-		if p.Base == "" {
-			return nil, errors.New("nothing was in force before the change that waits for its confirmation: quaywall stop takes it out")
-		}
-		return c.host.Store.Record(p.Base)
-	}
-	all, err := c.host.History()
-	switch {
-	case err != nil:
+// candidates are all records that can be read, the base first, then those that somebody confirmed, then the others; each
+// kind the latest first.
+func (h *Host) candidates(base string, unconfirmed []string) ([]*store.Record, error) {
+	ids, err := h.Store.History()
+	if err != nil {
 		return nil, err
-	case len(all) == 0:
-		return nil, errors.New("no other policy is recorded to go back to")
-	case number > len(all):
-		return nil, fmt.Errorf("there is no policy %d to go back to: the oldest that is recorded is %d", number, len(all))
 	}
-	return all[number-1].record, nil
+	var all []*store.Record
+	for _, id := range slices.Backward(ids) {
+		if r, err := h.Store.Record(id); err == nil {
+			all = append(all, r)
+		}
+	}
+	rank := func(r *store.Record) int {
+		switch {
+		case r.ID == base:
+			return 0
+		case slices.Contains(unconfirmed, r.ID):
+			return 2
+		}
+		return 1
+	}
+	slices.SortStableFunc(all, func(a, b *store.Record) int { return rank(a) - rank(b) })
+	return all, nil
+}
+
+// past finds the policy to go back to.
+func (c *change) past(number int) (*store.Record, error) {
+	all, err := c.host.history(c.state)
+	if err != nil {
+		return nil, err
+	}
+	last := 0
+	for _, p := range all {
+		if p.Number == number {
+			return p.record, nil
+		}
+		last = max(last, p.Number)
+	}
+	switch {
+	case last > 0:
+		return nil, fmt.Errorf("there is no policy %d to go back to: the oldest that is recorded is %d", number, last)
+	case c.state.Pending != nil && c.state.Pending.Base == "":
+		return nil, errors.New("nothing was in force before the change that waits for its confirmation: quaywall stop takes it out")
+	case len(all) > 0:
+		return nil, errors.New("no other policy is recorded that somebody confirmed: apply the one that you want")
+	}
+	return nil, errors.New("no other policy is recorded to go back to")
 }
 
 // loadPast reads a policy as it was: its texts are those that were kept with it, and only what fills sets is read anew.
@@ -85,33 +130,15 @@ func (c *change) loadPast() error {
 	if r.File != "" {
 		c.note("%s was left as it is: quaywall apply puts in force what it holds", r.File)
 	}
+	c.back = r
 	return c.loadKept(r)
-}
-
-// loadConfirmed takes the place of a policy that a boot took back: whoever applies it at boot, a unit most often, has not
-// seen whether it lets anybody in.
-func (c *change) loadConfirmed() error {
-	why := fmt.Errorf("%s was not confirmed before the host was booted", policyName(c.policy.File, c.policy.Hash))
-	left, next := "nothing is in force, as before it", "apply it once more to have it in force"
-	if c.record == nil {
-		return &FailedError{Doing: "putting the policy in force", Err: why, Left: left, Next: next}
-	}
-	c.note("%v: the policy before is in force; %s", why, next)
-	if c.record.File != "" && c.record.Name == "" {
-		return &FailedError{Doing: "putting the policy in force", Err: why, Left: "the policy before is", Next: next}
-	}
-	return c.loadKept(c.record)
 }
 
 // loadKept reads the policy of a record.
 func (c *change) loadKept(r *store.Record) error {
-	c.back = r
 	if r.File == "" {
 		c.policy = policy.Default()
 		return nil
-	}
-	if r.Name == "" {
-		return fmt.Errorf("%s was put in force by an earlier quaywall, which did not keep enough of it", policyName(r.File, r.Hash))
 	}
 	c.opts.Policy = r.Name
 	c.policy, c.sources, c.loaded = Kept(r)

@@ -152,3 +152,88 @@ func TestRollbackOfFragments(t *testing.T) {
 		t.Errorf("nothing tells of the changed set: %q", r.Notices)
 	}
 }
+
+// What somebody sees in the list is what a number stands for, and what was not confirmed is nothing to go back to.
+func TestRollbackAfterAChangeWasTakenBack(t *testing.T) {
+	w := newWorld(t)
+	first := w.put(t, 80).Hash
+	w.pass(time.Minute)
+	second := w.put(t, 81).Hash
+	w.pass(time.Minute)
+	task := w.confirm(t, 82)
+	w.pass(time.Minute)
+	w.watchdog(t, task)
+	all, err := w.History()
+	if err != nil || len(all) != 2 || all[0].Hash != first || all[0].Number != 1 || !all[1].Unconfirmed || all[1].Number != 0 {
+		t.Errorf("history: %+v, %v", all, err)
+	}
+	if r := w.back(t, 1); r.Hash != first {
+		t.Errorf("%s is in force", r.Hash)
+	}
+	if r := w.back(t, 1); r.Hash != second {
+		t.Errorf("once more, %s is in force", r.Hash)
+	}
+}
+
+func TestRollbackToNothingButAnUnconfirmedPolicy(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	task := w.confirm(t, 81)
+	w.pass(time.Minute)
+	w.watchdog(t, task)
+	if _, err := w.Apply(t.Context(), apply.Options{Backend: apply.Auto, Back: 1}); err == nil || !strings.Contains(err.Error(), "that somebody confirmed") {
+		t.Error(err)
+	}
+	confirmed := w.put(t, 81).Hash // a person's apply
+	w.put(t, 82)
+	if r := w.back(t, 1); r.Hash != confirmed {
+		t.Errorf("%s is in force", r.Hash)
+	}
+}
+
+// While changes wait for their confirmation the first in the list is what they are taken back to.
+func TestHistoryWhileAChangeWaits(t *testing.T) {
+	w := newWorld(t)
+	oldest := w.put(t, 79).Hash
+	base := w.put(t, 80).Hash
+	w.confirm(t, 81)
+	between := w.state(t).Current
+	w.confirm(t, 82)
+	all, err := w.History()
+	if err != nil || len(all) != 3 || all[0].Hash != base || all[0].Number != 1 || all[1].Hash != oldest || all[1].Number != 2 || !all[2].Unconfirmed {
+		t.Fatalf("history: %+v, %v", all, err)
+	}
+	if r, err := w.Store.Record(between); err != nil || r.Hash != all[2].Hash {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r := w.back(t, 2); r.Hash != oldest || r.Pending != nil {
+		t.Errorf("%s is in force, %+v", r.Hash, r.Pending)
+	}
+}
+
+func TestRollbackOfAConfirmedChange(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	w.confirm(t, 81)
+	confirmed := w.mustApply(t, w.options()).Hash
+	if _, err := w.Confirm(t.Context(), "", 0); err != nil {
+		t.Fatal(err)
+	}
+	w.put(t, 82)
+	if r := w.back(t, 1); r.Hash != confirmed {
+		t.Errorf("%s is in force", r.Hash)
+	}
+}
+
+// A board without a clock begins anew with each boot.
+func TestRollbackWhenTheClockWentBack(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	w.now = w.now.Add(-24 * time.Hour)
+	before := w.put(t, 81).Hash
+	w.pass(time.Minute)
+	w.put(t, 82)
+	if r := w.back(t, 1); r.Hash != before {
+		t.Errorf("%s is in force", r.Hash)
+	}
+}

@@ -55,7 +55,7 @@ func (c *change) honour(ctx context.Context) {
 		return
 	}
 	if !c.host.overdue(p) {
-		if !c.host.Alive(p.PID, p.ID) {
+		if !c.host.Alive(p.PID, p.Task) {
 			c.rearm()
 		}
 		return
@@ -65,19 +65,29 @@ func (c *change) honour(ctx context.Context) {
 		c.state.Pending = nil
 		return
 	}
+	c.honoured = true
 	c.note("the change that nobody confirmed was taken back first")
-	if u := c.state.Undone; p.Boot != c.host.Boot && c.opts.Back == 0 && u != nil {
-		c.unconfirmed = u.Hash
-	}
 }
 
-// stateWith is the state once a record is in force. That a change was taken back is told until the next one.
+// stateWith is the state once a record is in force. What a person asks for is no longer one that was taken back; whoever
+// goes back doesn't want what was in force, and has seen what there was to see of a change that waits.
 func (c *change) stateWith(id string) store.State {
-	s := c.state.InForce(id)
-	if c.unconfirmed != "" && c.back != nil {
-		s.Undone = c.state.Undone
+	s := c.state
+	if c.settles() {
+		s.Pending = nil
 	}
-	return s
+	if !c.opts.Follow && !c.opts.Boot {
+		s = s.Wanted()
+	}
+	if c.opts.Back > 0 && c.record != nil {
+		s = s.Reject(c.record.Hash)
+	}
+	return s.InForce(id)
+}
+
+// settles tells whether going back ends the waiting for a confirmation.
+func (c *change) settles() bool {
+	return c.opts.Back > 0 && c.opts.Confirm == 0 && c.state.Pending != nil
 }
 
 // overdue tells whether the time for a confirmation is over. A boot ends it.
@@ -87,7 +97,7 @@ func (h *Host) overdue(p *store.Pending) bool {
 
 // rearm starts the process of a pending change again.
 func (c *change) rearm() {
-	pid, err := c.host.Watchdog(c.state.Pending.ID)
+	pid, err := c.host.Watchdog(c.state.Pending.Task)
 	if err == nil {
 		p := *c.state.Pending
 		p.PID = pid
@@ -102,18 +112,21 @@ func (c *change) rearm() {
 }
 
 // arm makes sure that the change is taken back unless it is confirmed. The policy to go back to stays the one that was in
-// force before the first unconfirmed change.
+// force before the first unconfirmed change, and so does the process that will do it: should this change fail, the one
+// before waits on as if nothing had been.
 func (c *change) arm() error {
 	p := store.Pending{
-		ID: newPendingID(), Base: c.state.Current, Boot: c.host.Boot,
+		ID: newID(), Base: c.state.Current, Boot: c.host.Boot,
 		Deadline: c.host.Uptime() + c.opts.Confirm, Until: c.host.Now().Add(c.opts.Confirm).Truncate(time.Second),
 	}
-	switch {
-	case c.state.Pending != nil:
-		p.Base = c.state.Pending.Base
-	case c.record == nil && c.inForce():
-		c.note("the policy in force is not recorded: without a confirmation quaywall's rules will be taken out")
-		p.Base = ""
+	if first := c.state.Pending; first != nil {
+		p.Base, p.Task, p.PID = first.Base, first.Task, first.PID
+	} else {
+		p.Task = p.ID
+		if c.record == nil && c.inForce() {
+			c.note("the policy in force is not recorded: without a confirmation quaywall's rules will be taken out")
+			p.Base = ""
+		}
 	}
 	before := c.state
 	armed := before
@@ -122,16 +135,21 @@ func (c *change) arm() error {
 	if err := c.host.Store.Set(armed); err != nil {
 		return err
 	}
-	pid, err := c.host.Watchdog(p.ID)
-	if err != nil {
-		return errors.Join(fmt.Errorf("starting the process that would take the change back: %w", err), c.host.Store.Set(before))
+	if !c.host.Alive(p.PID, p.Task) {
+		pid, err := c.host.Watchdog(p.Task)
+		if err == nil {
+			p.PID = pid
+			err = c.host.Store.Set(armed)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("starting the process that would take the change back: %w", err), c.host.Store.Set(before))
+		}
 	}
-	p.PID = pid
 	c.state = armed
-	return c.host.Store.Set(armed)
+	return nil
 }
 
-func newPendingID() string {
+func newID() string {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails: see its documentation
 	return hex.EncodeToString(id)
@@ -154,6 +172,27 @@ func (c *change) takeBack(ctx context.Context, why string) error {
 	if err := c.host.Store.Set(c.state); err != nil {
 		// The task must not be done twice. To forget everything needs no space on the disk.
 		return errors.Join(err, c.host.Store.Forget())
+	}
+	if err := c.readState(true); err != nil || c.record == nil || c.record.Boot == c.host.Boot {
+		return err
+	}
+	return c.renew()
+}
+
+// renew records that the current record's ruleset is in force since this boot.
+func (c *change) renew() error {
+	rules, err := c.host.Store.Ruleset(c.record.ID)
+	if err != nil {
+		return err
+	}
+	r := *c.record
+	r.When, r.Boot = c.host.Now(), c.host.Boot
+	id, err := c.host.Store.Save(r, rules)
+	if err == nil {
+		err = c.host.Store.Set(c.state.InForce(id))
+	}
+	if err != nil {
+		return err
 	}
 	return c.readState(true)
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"quaywall/internal/store"
 	"quaywall/internal/sysexec"
 )
 
@@ -51,7 +50,7 @@ func (c *change) stop(ctx context.Context, done *Stopped) error {
 // forget prepares the record that nothing is in force. Where there is no space for it, everything is forgotten instead:
 // a change that waits for its confirmation must not come back.
 func (c *change) forget() func() error {
-	if c.state == (store.State{}) {
+	if c.state.IsZero() {
 		return func() error { return nil }
 	}
 	next, err := c.host.Store.Prepare(c.state.Stopped())

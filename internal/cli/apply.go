@@ -22,8 +22,12 @@ Before anything changes the policy is checked, tried in a scratch network namesp
 way by which you came in; if so, apply refuses. Afterwards the kernel is read and compared. Applying twice changes nothing.
 
 With --confirm, the change is taken back after that time unless "quaywall confirm" follows, also when the terminal is
-gone by then. A boot inside the time takes it back too: the next apply of the same policy puts the one before in force and
-says so, the one after that applies it.
+gone by then. A boot inside the time takes it back too.
+
+With --boot, apply knows that nobody is there to see whether the policy lets them in, as the unit of "quaywall install"
+does: a policy that was taken back, or gone back from, is not put in force, but the one that was kept then, until a person
+applies it. Where nothing is in force since the boot and the policy has mistakes, the one that was in force before the boot
+is put in force, with or without --boot; the exit status is 2 all the same.
 
 On a terminal, apply --confirm counts the time down: the key y keeps the policy, n goes back at once. Ctrl-C ends the
 counting alone, and so does a terminal that is closed: the change goes on waiting, "quaywall confirm" keeps it, and without
@@ -44,6 +48,7 @@ type applyFlags struct {
 	wait         time.Duration
 	dryRun       bool
 	allowLockout bool
+	boot         bool
 	back         int // of rollback
 }
 
@@ -71,13 +76,14 @@ func (a *app) applyCommand() *cobra.Command {
 	flags.DurationVar(&f.confirm, "confirm", 0, "take the change back unless it is confirmed within this `TIME`, as in 60s")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "do all but change anything, and show what would change")
 	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on where the policy cuts the way you came in")
+	flags.BoolVar(&f.boot, "boot", false, "nobody is there to see: leave out a policy that was taken back")
 	waitFlag(cmd, &f.wait)
 	return cmd
 }
 
 func (a *app) apply(ctx context.Context, f applyFlags) error {
 	o := a.applyOptions()
-	o.Confirm, o.Wait, o.AllowLockout, o.Back = f.confirm, f.wait, f.allowLockout, f.back
+	o.Confirm, o.Wait, o.AllowLockout, o.Boot, o.Back = f.confirm, f.wait, f.allowLockout, f.boot, f.back
 	start := time.Now()
 	r, err := a.host().Apply(ctx, o)
 	took := time.Since(start)

@@ -55,7 +55,7 @@ func (a *app) fmt(f fmtFlags) error {
 	}
 	formatted, list := policy.Format(name, text)
 	if list.HasErrors() {
-		return &failure{status: Usage, err: invalidPolicy(name, list), list: list, source: policy.Sources{name: text}.Text}
+		return &failure{status: Usage, err: invalidPolicy(name, list, ""), list: list, source: policy.Sources{name: text}.Text}
 	}
 	v := FmtAnswer{File: name, Changed: !bytes.Equal(text, formatted), Text: string(formatted)}
 	if f.write && v.Changed {

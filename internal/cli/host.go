@@ -55,7 +55,7 @@ func (a *app) explained(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &invalid):
-		return &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List), list: invalid.List, source: invalid.Sources.Text}
+		return &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List, invalid.Left), list: invalid.List, source: invalid.Sources.Text}
 	case errors.As(err, &refused):
 		return &failure{status: Refused, err: refused, next: refused.Next(), cuts: cutAnswers(refused.Cuts)}
 	case errors.As(err, &failed):

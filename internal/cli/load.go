@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,13 +30,13 @@ func (a *app) load() (loaded, error) {
 	}
 	p, sources, list := policy.Load(files.Host{}, a.opts.policy)
 	if list.HasErrors() {
-		return loaded{}, &failure{status: Usage, err: invalidPolicy(a.opts.policy, list), list: list, source: sources.Text}
+		return loaded{}, &failure{status: Usage, err: invalidPolicy(a.opts.policy, list, ""), list: list, source: sources.Text}
 	}
 	return loaded{p, sources, list}, nil
 }
 
-// invalidPolicy sums up what is wrong with a policy.
-func invalidPolicy(file string, list diag.List) error {
+// invalidPolicy sums up what is wrong with a policy, and what is in force; "" where nothing was changed.
+func invalidPolicy(file string, list diag.List, left string) error {
 	errs := 0
 	for _, d := range list {
 		if d.Severity == diag.Error {
@@ -46,7 +47,7 @@ func invalidPolicy(file string, list diag.List) error {
 	if w := len(list) - errs; w > 0 {
 		parts = append(parts, count(w, "warning"))
 	}
-	return fmt.Errorf("%s: %s; nothing was changed", file, strings.Join(parts, ", "))
+	return fmt.Errorf("%s: %s; %s", file, strings.Join(parts, ", "), cmp.Or(left, "nothing was changed"))
 }
 
 // name is the policy's file, or what stands in for one.

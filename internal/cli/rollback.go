@@ -12,11 +12,11 @@ import (
 )
 
 const rollbackLong = `Puts a policy in force again that was in force before: the one before, or with N the N-th before, as --list numbers them.
-The last ten are kept. It is one atomic apply, with its checks and its lock-out guard, for what is on this host now; what
+The last ten are kept. One that nobody confirmed is listed, and has no number: apply it again where it is wanted. It is one atomic apply, with its checks and its lock-out guard, for what is on this host now; what
 fills a policy's sets is read as it is now.
 
-While a change waits for its confirmation, it is that change that is taken back. The policy's file is left as it is: the
-next apply puts in force what it holds. With nothing in force before, use stop.`
+While a change waits for its confirmation, the policy before is the one of before that change. The policy's file is left as
+it is: the next apply of a person puts in force what it holds, a boot doesn't. With nothing in force before, use stop.`
 
 // HistoryAnswer is what "rollback --list --json" says.
 type HistoryAnswer struct {
@@ -73,7 +73,11 @@ func (a *app) history() error {
 		}
 		rows := [][]cell{{{"N", s.faint}, {"IN FORCE FROM", s.faint}, {"POLICY", s.faint}, {"BACKEND", s.faint}}}
 		for _, p := range all {
-			rows = append(rows, plain(strconv.Itoa(p.Number), p.When.Format(time.DateTime), policyName(p.File, p.Hash), p.Backend))
+			number, name := strconv.Itoa(p.Number), policyName(p.File, p.Hash)
+			if p.Unconfirmed {
+				number, name = "-", name+", not confirmed"
+			}
+			rows = append(rows, plain(number, p.When.Format(time.DateTime), name, p.Backend))
 		}
 		table(w, rows)
 	})

@@ -1,9 +1,10 @@
 // Package store keeps what quaywall has to remember between two runs: the policies that were put in force, each with the
 // ruleset that it became, which of them is in force, and a change that waits for its confirmation.
 //
-// A policy that was put in force is a Record, a file of its own that never changes. One small file, the State, says which
-// records are the current one and the one before. It is replaced as a whole, so there is one moment at which everything
-// changes; what may fail for want of space comes before it:
+// A policy that was put in force is a Record, a file of its own that never changes. Their names are numbered in the order in
+// which they were made: a clock may go back. One small file, the State, says which record is the current one, and which
+// nobody confirmed. It is replaced as a whole, so there is one moment at which everything changes; what may fail for want of
+// space comes before it:
 //
 //	s := store.Open("/var/lib/quaywall")
 //	id, err := s.Save(record, rules)
@@ -25,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"quaywall/internal/kernel"
@@ -49,20 +51,27 @@ type Record struct {
 
 // State says which records count.
 type State struct {
-	Current  string   `json:"current,omitempty"`  // in force; "" for none
-	Previous string   `json:"previous,omitempty"` // in force before that
-	Pending  *Pending `json:"pending,omitempty"`
-	Undone   *Undone  `json:"undone,omitempty"` // the last change that was taken back, until the next one
+	Current string   `json:"current,omitempty"` // in force; "" for none
+	Removed bool     `json:"removed,omitempty"` // what was in force was taken out, by somebody or unconfirmed, and nothing was put in force since
+	Pending *Pending `json:"pending,omitempty"`
+	Undone  *Undone  `json:"undone,omitempty"` // the last change that was taken back, until a person puts a policy in force
+
+	// Unconfirmed are records that were put in force to be confirmed, and were not, or not yet.
+	Unconfirmed []string `json:"unconfirmed,omitempty"`
+	// Rejected are the hashes of policies that were taken back, or gone back from: a policy file may still hold one of them,
+	// and only a person puts it in force again.
+	Rejected []string `json:"rejected,omitempty"`
 }
 
 // Pending is a change that is taken back unless it is confirmed in time.
 type Pending struct {
 	ID       string        `json:"id"`
+	Task     string        `json:"task"`           // what the process knows it by that takes it back: a further change in the time leaves it that
 	Base     string        `json:"base,omitempty"` // the record to go back to; "" to take everything out
 	Boot     string        `json:"boot"`           // the boot that Deadline belongs to; in any other one the time is over
 	Deadline time.Duration `json:"deadline"`       // on CLOCK_BOOTTIME, which no clock change moves and which runs on in suspend
 	Until    time.Time     `json:"until"`          // the same for a person
-	PID      int           `json:"pid"`            // the process that takes it back
+	PID      int           `json:"pid"`            // of that process
 }
 
 // Undone is a change that was taken back.
@@ -73,31 +82,59 @@ type Undone struct {
 	Why  string    `json:"why"` // a sentence without a full stop
 }
 
-// InForce is the state once a record was put in force. A pending confirmation goes on waiting.
+// IsZero tells whether nothing was ever recorded, or everything was forgotten.
+func (s State) IsZero() bool {
+	return s.Current == "" && !s.Removed && s.Pending == nil && s.Undone == nil && len(s.Unconfirmed) == 0 && len(s.Rejected) == 0
+}
+
+// InForce is the state once a record was put in force. A pending confirmation goes on waiting, now for this one.
 func (s State) InForce(id string) State {
-	if id != s.Current {
-		s.Previous, s.Current = s.Current, id
+	s.Current, s.Removed = id, false
+	if s.Pending != nil && !slices.Contains(s.Unconfirmed, id) {
+		s.Unconfirmed = append(slices.Clip(s.Unconfirmed), id)
 	}
-	s.Undone = nil
+	return s
+}
+
+// Wanted is the state once a person asked for what is in force.
+func (s State) Wanted() State {
+	s.Undone, s.Rejected = nil, nil
+	return s
+}
+
+// Confirmed is the state once a person confirmed what is in force.
+func (s State) Confirmed() State {
+	s.Pending = nil
+	s.Unconfirmed = without(s.Unconfirmed, s.Current)
 	return s
 }
 
 // Stopped is the state once everything was taken out.
 func (s State) Stopped() State {
-	if s.Current != "" {
-		s.Previous, s.Current = s.Current, ""
-	}
+	s.Current, s.Removed = "", true
 	s.Pending, s.Undone = nil, nil
 	return s
 }
 
 // TakenBack is the state once a pending change was taken back.
 func (s State) TakenBack(u Undone) State {
-	s.Current, s.Pending, s.Undone = s.Pending.Base, nil, &u
-	if s.Previous == s.Current {
-		s.Previous = ""
+	s.Current, s.Removed = s.Pending.Base, s.Pending.Base == ""
+	s.Pending, s.Undone = nil, &u
+	return s.Reject(u.Hash)
+}
+
+// Reject is the state once only a person may put a policy in force again; "" for none.
+func (s State) Reject(hash string) State {
+	if hash != "" {
+		s.Rejected = append(without(s.Rejected, hash), hash)
+		s.Rejected = s.Rejected[max(0, len(s.Rejected)-keepLast):]
 	}
 	return s
+}
+
+// without leaves a word out of a list, and the list as it is.
+func without(list []string, word string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == word })
 }
 
 // Store is a folder of records. Nothing is opened or made before it is needed.
@@ -157,11 +194,18 @@ func (s *Store) readRecord(id string, into ...any) error {
 }
 
 // Save writes a record, gives it an ID and makes sure that it is on the disk. Nothing refers to it yet.
-func (s *Store) Save(r Record, rs *ruleset.Ruleset) (string, error) {
-	r.ID = newID(r.When)
+func (s *Store) Save(r Record, rs *ruleset.Ruleset) (id string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("keeping a record of the policy: %w", err)
+		}
+	}()
+	if r.ID, err = s.newID(); err != nil {
+		return "", err
+	}
 	r.Listing.Counters = nil
 	path := s.recordPath(r.ID)
-	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	err = os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
 		err = writeLines(path, r, rs)
 	}
@@ -169,7 +213,7 @@ func (s *Store) Save(r Record, rs *ruleset.Ruleset) (string, error) {
 		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		return "", fmt.Errorf("keeping a record of the policy: %w", errors.Join(err, removed(path)))
+		return "", errors.Join(err, removed(path))
 	}
 	return r.ID, nil
 }
@@ -177,18 +221,31 @@ func (s *Store) Save(r Record, rs *ruleset.Ruleset) (string, error) {
 // Drop removes a record that nothing refers to. One that stays does no harm.
 func (s *Store) Drop(id string) { _ = removed(s.recordPath(id)) }
 
-// newID makes a name that sorts by time.
-func newID(when time.Time) string {
+// newID makes a name with the next number. The rest of it tells records of one number apart where all were lost in between.
+func (s *Store) newID() (string, error) {
+	ids, err := s.History()
+	if err != nil {
+		return "", err
+	}
+	last := 0
+	if len(ids) > 0 {
+		last, _ = strconv.Atoi(ids[len(ids)-1][:idDigits]) // isID has looked at it
+	}
 	tail := make([]byte, 4)
 	_, _ = rand.Read(tail) // never fails: see its documentation
-	return when.UTC().Format(idTime) + "-" + hex.EncodeToString(tail)
+	return fmt.Sprintf("%0*d-%s", idDigits, last+1, hex.EncodeToString(tail)), nil
 }
 
-const idTime = "20060102T150405.000Z"
+// idDigits are the digits of the number that an ID begins with.
+const idDigits = 10
 
 // isID keeps a damaged file from naming paths elsewhere.
 func isID(id string) bool {
-	return len(id) == len(idTime)+9 && filepath.Base(id) == id
+	if len(id) != idDigits+9 || filepath.Base(id) != id {
+		return false
+	}
+	_, err := strconv.ParseUint(id[:idDigits], 10, 32)
+	return err == nil
 }
 
 // Change is a State that is on the disk beside the one that counts.
@@ -200,6 +257,7 @@ type Change struct {
 
 // Prepare writes a state beside the one that counts.
 func (s *Store) Prepare(state State) (*Change, error) {
+	state.Unconfirmed = s.there(state.Unconfirmed)
 	c := &Change{store: s, temp: s.statePath() + ".new", state: state}
 	err := os.MkdirAll(s.dir, 0o700)
 	if err == nil {
@@ -212,6 +270,14 @@ func (s *Store) Prepare(state State) (*Change, error) {
 		return nil, fmt.Errorf("preparing the record of what is in force: %w", errors.Join(err, removed(c.temp)))
 	}
 	return c, nil
+}
+
+// there leaves out records that are gone.
+func (s *Store) there(ids []string) []string {
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		_, err := os.Stat(s.recordPath(id))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 // Commit makes the state count, then removes records that are no use any more.
@@ -272,7 +338,7 @@ func (s *Store) History() ([]string, error) {
 	return ids, nil
 }
 
-// prune removes the oldest records that a state doesn't need. One that can't be removed does no harm, and what counts is
+// prune removes the oldest records that a state doesn't need, but never all that one could go back to. One that can't be removed does no harm, and what counts is
 // done by then.
 func (s *Store) prune(state State) {
 	ids, err := s.History()
@@ -281,13 +347,13 @@ func (s *Store) prune(state State) {
 	}
 	kept, size := 0, int64(0)
 	for _, id := range slices.Backward(ids) {
-		if id == state.Current || id == state.Previous || state.Pending != nil && id == state.Pending.Base {
+		if id == state.Current || state.Pending != nil && id == state.Pending.Base {
 			continue
 		}
 		if info, err := os.Stat(s.recordPath(id)); err == nil {
 			size += info.Size()
 		}
-		if kept++; kept > keepLast || size > keepBytes {
+		if kept++; kept > keepLast || size > keepBytes && kept > 1 {
 			_ = removed(s.recordPath(id))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"quaywall/internal/kernel"
 	"quaywall/internal/netset"
@@ -49,7 +50,7 @@ func save(t *testing.T, s *store.Store, hash string) string {
 
 func TestRecordsAreKept(t *testing.T) {
 	s := store.Open(filepath.Join(t.TempDir(), "deep", "down"))
-	if state, err := s.State(); err != nil || state != (store.State{}) {
+	if state, err := s.State(); err != nil || !state.IsZero() {
 		t.Errorf("a store that isn't there: %+v, %v", state, err)
 	}
 	id := save(t, s, "h1")
@@ -76,24 +77,55 @@ func TestRecordsAreKept(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	pending := &store.Pending{ID: "p", Base: "a"}
-	undone := store.Undone{Why: "nobody confirmed it"}
+	undone := store.Undone{Hash: "h", Why: "nobody confirmed it"}
+	rejected := []string{"h"}
 	for _, c := range []struct {
 		name      string
 		got, want store.State
 	}{
 		{"the first policy", store.State{}.InForce("a"), store.State{Current: "a"}},
-		{"the second", store.State{Current: "a", Undone: &undone}.InForce("b"), store.State{Current: "b", Previous: "a"}},
-		{"the same again", store.State{Current: "b", Previous: "a"}.InForce("b"), store.State{Current: "b", Previous: "a"}},
-		{"another while one waits", store.State{Current: "b", Previous: "a", Pending: pending}.InForce("c"), store.State{Current: "c", Previous: "b", Pending: pending}},
-		{"stopped", store.State{Current: "b", Previous: "a", Pending: pending}.Stopped(), store.State{Previous: "b"}},
-		{"stopped twice", store.State{Previous: "b"}.Stopped(), store.State{Previous: "b"}},
-		{"taken back", store.State{Current: "c", Previous: "b", Pending: pending}.TakenBack(undone), store.State{Current: "a", Previous: "b", Undone: &undone}},
-		{"taken back to what was before", store.State{Current: "b", Previous: "a", Pending: pending}.TakenBack(undone), store.State{Current: "a", Undone: &undone}},
-		{"taken back to nothing", store.State{Current: "a", Pending: &store.Pending{}}.TakenBack(undone), store.State{Undone: &undone}},
+		{"after a stop", store.State{Removed: true}.InForce("a"), store.State{Current: "a"}},
+		{"one that a person wants", store.State{Current: "a", Undone: &undone, Rejected: rejected}.Wanted().InForce("b"), store.State{Current: "b"}},
+		{"one that nobody was asked about", store.State{Current: "a", Undone: &undone, Rejected: rejected}.InForce("b"),
+			store.State{Current: "b", Undone: &undone, Rejected: rejected}},
+		{"another while one waits", store.State{Current: "b", Unconfirmed: []string{"b"}, Pending: pending}.InForce("c"),
+			store.State{Current: "c", Unconfirmed: []string{"b", "c"}, Pending: pending}},
+		{"the same while it waits", store.State{Current: "b", Unconfirmed: []string{"b"}, Pending: pending}.InForce("b"),
+			store.State{Current: "b", Unconfirmed: []string{"b"}, Pending: pending}},
+		{"confirmed", store.State{Current: "c", Unconfirmed: []string{"b", "c"}, Pending: pending}.Confirmed(),
+			store.State{Current: "c", Unconfirmed: []string{"b"}}},
+		{"stopped", store.State{Current: "b", Unconfirmed: []string{"b"}, Rejected: rejected, Undone: &undone, Pending: pending}.Stopped(),
+			store.State{Removed: true, Unconfirmed: []string{"b"}, Rejected: rejected}},
+		{"taken back", store.State{Current: "c", Unconfirmed: []string{"c"}, Pending: pending}.TakenBack(undone),
+			store.State{Current: "a", Unconfirmed: []string{"c"}, Undone: &undone, Rejected: rejected}},
+		{"taken back to nothing", store.State{Current: "a", Pending: &store.Pending{}}.TakenBack(undone),
+			store.State{Removed: true, Undone: &undone, Rejected: rejected}},
+		{"taken back, it is not known what", store.State{Pending: pending}.TakenBack(store.Undone{}), store.State{Current: "a", Undone: &store.Undone{}}},
+		{"gone back from", store.State{Rejected: []string{"h", "i"}}.Reject("h"), store.State{Rejected: []string{"i", "h"}}},
 	} {
-		if diff := cmp.Diff(c.want, c.got); diff != "" {
+		if diff := cmp.Diff(c.want, c.got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s: %s", c.name, diff)
 		}
+		if c.got.IsZero() {
+			t.Errorf("%s: it counts as no state at all", c.name)
+		}
+	}
+}
+
+// What is remembered of policies that are gone is bounded.
+func TestStateStaysSmall(t *testing.T) {
+	s := store.Open(t.TempDir())
+	var state store.State
+	state.Pending = &store.Pending{}
+	for i := range 50 {
+		state = state.InForce(save(t, s, fmt.Sprint(i))).Reject(fmt.Sprint(i))
+		if err := s.Set(state); err != nil {
+			t.Fatal(err)
+		}
+		state, _ = s.State()
+	}
+	if n, m := len(state.Unconfirmed), len(state.Rejected); n > 13 || m > 10 {
+		t.Errorf("%d records and %d policies are remembered", n, m)
 	}
 }
 
@@ -212,7 +244,7 @@ func TestForget(t *testing.T) {
 		if err := s.Forget(); err != nil {
 			t.Error(err)
 		}
-		if state, err := s.State(); err != nil || state != (store.State{}) || s.Forgotten() != known {
+		if state, err := s.State(); err != nil || !state.IsZero() || s.Forgotten() != known {
 			t.Errorf("state %+v, %v; forgotten %v, want %v", state, err, s.Forgotten(), known)
 		}
 		if err := s.Set(store.State{Current: "a"}); err != nil || s.Forgotten() {
@@ -230,7 +262,7 @@ func TestOldRecordsGo(t *testing.T) {
 	state := store.State{}
 	for i := range 15 {
 		r := record(fmt.Sprint(i))
-		r.When = moment.Add(time.Duration(i) * time.Second)
+		r.When = moment.Add(-time.Duration(i) * time.Hour) // the clock goes back, and tells nothing about the order
 		id, err := s.Save(r, rules("192.0.2.1"))
 		if err != nil {
 			t.Fatal(err)
@@ -248,10 +280,29 @@ func TestOldRecordsGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The base of the pending change, ten of history, the previous and the current one.
-	want := append(ids[:1:1], ids[3:]...)
+	// The base of the pending change, ten of history, and the current one.
+	want := append(ids[:1:1], ids[4:]...)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A record that is larger than all that history may have is one to go back to.
+func TestOneRecordStaysHoweverLarge(t *testing.T) {
+	s := store.Open(t.TempDir())
+	for range 3 {
+		r := record("large")
+		r.Sources["large"] = make([]byte, 50<<20) // 67 MB in JSON
+		id, err := s.Save(r, rules("192.0.2.1"))
+		if err == nil {
+			err = s.Set(store.State{Current: id})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.History(); err != nil || len(got) != 2 {
+		t.Errorf("%d records, %v: want the current one and the one before", len(got), err)
 	}
 }
 

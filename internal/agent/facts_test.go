@@ -26,8 +26,13 @@ func TestDeniedIsJudged(t *testing.T) {
 			t.Errorf("%s: the containers are %v", when, w.facts.Addrs)
 		}
 	}
+	w.puts("zero")
 	w.begin()
-	expect("at first", "one")
+	expect("at first, where the file holds another one than what is in force", "kept zero")
+	w.file = "one"
+	w.puts("one")
+	w.hints(Record | Files)
+	expect("after somebody put in force what it holds", "one")
 	w.file = "bad"
 	w.hints(Files)
 	expect("with mistakes in the file", "one")

@@ -69,9 +69,10 @@ func (a *app) agent(ctx context.Context) error {
 	}
 	packets := denied.NewRecorder(apply.LogGroup, denied.In(a.opts.runDir), host.Log)
 	host.Know = packets.Know
-	sources := append(agent.Sources(p), agent.Source{Name: "denied packets", Watch: func(ctx context.Context, _ func(agent.Hint, string)) error {
-		return packets.Run(ctx)
-	}})
+	sources := append(agent.Sources(p), agent.Source{Name: "denied packets", Means: "they are told neither here nor by quaywall log",
+		Watch: func(ctx context.Context, hint func(agent.Hint, string)) error {
+			return packets.Run(ctx, func() { hint(0, "") })
+		}})
 	host.Log.Info("the agent begins", "version", a.env.Version, "process", os.Getpid())
 	err = agent.New(host, agent.Config{Policy: policy, Given: a.opts.policyGiven, Backend: a.opts.backend}).Run(ctx, sources)
 	return errors.Join(err, only.Close())

@@ -73,6 +73,8 @@ func TestUnitsLife(t *testing.T) {
 		}
 	}
 	m.quaywall(t, "apply --allow-lockout")
+	write(t, filepath.Join(m.dir, "run"), "denied.jsonl", "")
+	write(t, filepath.Join(m.dir, "run"), "denied.1.jsonl", "")
 	if r := m.quaywall(t, "uninstall"); r.status != 0 || inForce() {
 		t.Errorf("uninstall: %+v", r)
 	}

@@ -2,7 +2,7 @@
 //
 //	r := denied.NewRecorder(group, file, log)   // in the agent
 //	r.Know(denied.Facts{Policy: …, …})
-//	err := r.Run(ctx)
+//	err := r.Run(ctx, func() { … })
 //
 //	err := file.Follow(ctx, 50, func(e denied.Entry) error { … })   // in any other process
 //
@@ -12,5 +12,6 @@
 //
 // Be aware: the recorder takes a hundred packets in a second at most, and tells how many more there were. A packet that
 // was denied by a policy just replaced is judged by the new one. Rules that log for themselves (log: true) are told too,
-// also those that allow. A connection that is tried again and again is told each time.
+// also those that allow. A connection that is tried again and again is told each time. The time is the one when a packet was
+// read: in a flood some seconds after it came.
 package denied

@@ -105,6 +105,14 @@ func TestTail(t *testing.T) {
 	if !slices.Equal(seen, upTo(1, written)) {
 		t.Errorf("of %d entries %d were seen: %v", written, len(seen), seen)
 	}
+	must(t, os.WriteFile(f.path(), []byte(strings.Repeat("x", fileSize)), 0o600)) // a line that has no end
+	if entries, err := tl.next(); err != nil || len(entries) != 0 {
+		t.Errorf("of no line: %v, %v", numbers(entries), err)
+	}
+	f.fill(t, 1, 2)
+	if entries, err := tl.next(); err != nil || !slices.Equal(numbers(entries), upTo(1, 2)) {
+		t.Errorf("after a file that ends within a line: %v, %v", numbers(entries), err)
+	}
 }
 
 // TestFollow: two follow at a time, from before there is a file or even its folder; who writes ends and begins anew, and

@@ -30,7 +30,7 @@ type Recorder struct {
 	facts atomic.Pointer[Facts]
 	known chan struct{} // closed once there are facts
 	once  sync.Once
-	said  string // why it doesn't read, or why the file isn't written; once is enough
+	said  string // why the file isn't written; once is enough
 }
 
 // NewRecorder makes a recorder that reads nothing yet.
@@ -52,14 +52,13 @@ type source interface {
 	Close() error
 }
 
-// Run reads until ctx ends, or fails: then it says so once, and may be called again.
-func (r *Recorder) Run(ctx context.Context) error {
+// Run reads until ctx ends, or fails; then it may be called again. began is called once it is sure of the packets.
+func (r *Recorder) Run(ctx context.Context, began func()) error {
 	reader, err := nflog.Open(r.group)
 	if err != nil {
-		r.say("what is denied can't be told", err)
 		return err
 	}
-	r.said = ""
+	began()
 	select {
 	case <-r.known:
 	case <-ctx.Done():
@@ -76,13 +75,12 @@ func (r *Recorder) read(ctx context.Context, s source) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if lost, lostErr := s.Lost(); err == nil && lostErr == nil && lost != told {
+		if err != nil {
+			return err
+		}
+		if lost, err := s.Lost(); err == nil && lost != told {
 			r.note(Entry{Time: time.Now(), Lost: uint64(lost - told)})
 			told = lost
-		}
-		if err != nil {
-			r.say("what is denied can't be told", err)
-			return err
 		}
 	}
 }
@@ -147,9 +145,19 @@ func (r *Recorder) note(e Entry) {
 	} else {
 		r.log.Info(map[string]string{"deny": "denied", "reject": "rejected", "allow": "allowed"}[e.Verdict], e.attrs()...)
 	}
+	r.keep(e)
+}
+
+// keep adds an entry to the file. Why that fails is said once, until there is another reason.
+func (r *Recorder) keep(e Entry) {
+	said := ""
 	if err := r.file.Append(e); err != nil {
-		r.say("what is denied can't be kept for quaywall log", err)
+		said = err.Error()
 	}
+	if said != "" && said != r.said {
+		r.log.Warn("what is denied can't be kept for quaywall log", "error", said)
+	}
+	r.said = said
 }
 
 // attrs are what the log says of a packet. What has nothing to say is left out.
@@ -171,12 +179,4 @@ func (e Entry) attrs() []any {
 	add("container", e.Container, e.Container != "")
 	add("why", e.Why, e.Why != "")
 	return attrs
-}
-
-// say logs a trouble once, until there is another one.
-func (r *Recorder) say(what string, err error) {
-	if text := what + err.Error(); text != r.said {
-		r.said = text
-		r.log.Warn(what, "error", err)
-	}
 }

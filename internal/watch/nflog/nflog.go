@@ -44,7 +44,7 @@ const (
 
 const (
 	copied   = 128       // bytes of a packet: the headers of IPv6 with some extensions, and of TCP
-	queue    = 256 << 10 // of the socket; the kernel takes it twice, for its own part of each message
+	queue    = 128 << 10 // of the socket: some 300 packets, since the kernel takes it twice, for its own part of each message
 	messages = 512       // bytes that the kernel reserves for a message: without, it is a page
 )
 

@@ -21,6 +21,7 @@ func check(p *policy.Policy, inv *inventory.Inventory) diag.List {
 	c := &checker{policy: p, inv: inv}
 	c.vrfs()
 	c.foreignBridges()
+	c.sharedBridges()
 	c.unseenNetworks()
 	for _, s := range []policy.Section{policy.Inbound, policy.Egress, policy.Outbound} {
 		for _, r := range p.Rules(s) {
@@ -62,6 +63,15 @@ func (c *checker) foreignBridges() {
 					"%s is a bridge of %s: what it sends to this host is judged by the inbound rules", i.Name, f.owner)
 			}
 		}
+	}
+}
+
+// sharedBridges tells of Docker networks that others are on than containers.
+func (c *checker) sharedBridges() {
+	for _, s := range c.inv.Shared {
+		c.list.Warnf(c.file(), fmt.Sprintf("give the network a bridge of its own, or take %s out of %s", s.Port, s.Bridge),
+			"Docker's network %s is on bridge %s, and so is %s: what comes in by %s may come from anywhere, so its containers are judged by the "+
+				"inbound rules, as strangers are, and egress doesn't judge them", s.Name, s.Bridge, s.Port, s.Bridge)
 	}
 }
 
@@ -115,6 +125,11 @@ func (c *checker) network(r policy.Rule, name, consequence string) (inventory.Ne
 	if !c.inv.Docker.Reachable {
 		c.list.Warnf(r.Pos, "apply again when Docker answers", "network %s is not known, since Docker doesn't answer%s: %s", name,
 			because(c.inv.Docker.Problem), consequence)
+		return n, false
+	}
+	if i := slices.IndexFunc(c.inv.Shared, func(s inventory.Shared) bool { return s.Name == name }); i >= 0 {
+		s := c.inv.Shared[i]
+		c.list.Warnf(r.Pos, fmt.Sprintf("take %s out of %s", s.Port, s.Bridge), "others than containers are on network %s: %s", name, consequence)
 		return n, false
 	}
 	names := make([]string, len(c.inv.Networks))

@@ -71,6 +71,10 @@ func TestWarnings(t *testing.T) {
 		{"a VLAN's carrier with an address", on("eth0"), func(inv *inventory.Inventory) {
 			inv.Interfaces = append(inv.Interfaces, inventory.Interface{Name: "eth0.5", Kind: "vlan", Parent: "eth0"})
 		}, ""},
+		{"a shared bridge", defaultPolicy(), share, "Docker's network shop is on bridge br-0123456789ab, and so is eth1: what comes in by br-0123456789ab may come " +
+			"from anywhere, so its containers are judged by the inbound rules, as strangers are, and egress doesn't judge them " +
+			"(give the network a bridge of its own, or take eth1 out of br-0123456789ab)"},
+		{"egress of a network on it", restricted(), share, "policy.yaml:14: warning: others than containers are on network shop: the rule matches nothing (take eth1 out of br-0123456789ab)"},
 		{"libvirt", defaultPolicy(), func(inv *inventory.Inventory) {
 			inv.Interfaces = append(inv.Interfaces, inventory.Interface{Name: "virbr0", Kind: "bridge"})
 		}, "virbr0 is a bridge of libvirt: what it sends to this host is judged by the inbound rules (add virbr0 to trusted to leave it unfiltered)"},
@@ -96,6 +100,12 @@ func TestWarnings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// share puts eth1 on the bridge of the network shop.
+func share(inv *inventory.Inventory) {
+	inv.Networks = inv.Networks[:1]
+	inv.Shared = []inventory.Shared{{Name: "shop", Bridge: "br-0123456789ab", Port: "eth1"}}
 }
 
 // payments does something with what a network sends.

@@ -16,9 +16,10 @@ func (c *compiler) bridgeMatch(field ruleset.Field) ruleset.Match {
 	return ruleset.IfaceMatch{Field: field, Set: c.bridges}
 }
 
-// bridgeNames are the Docker bridges. Docker's two fixed names are among them, whether or not they exist.
+// bridgeNames are the Docker bridges. Docker's two fixed names are among them, whether or not they exist, but none that
+// leads elsewhere too.
 func (c *compiler) bridgeNames() []string {
-	all := append(c.inv.Bridges(), "docker0", "docker_gwbridge")
+	all := slices.DeleteFunc(append(c.inv.Bridges(), "docker0", "docker_gwbridge"), c.inv.IsShared)
 	slices.Sort(all)
 	return slices.Compact(all)
 }

@@ -59,8 +59,14 @@ func (h host) anyPrefix(is func(netip.Prefix) bool) bool {
 	return false
 }
 
-// isBridge tells whether an interface is a Docker bridge. Docker's two fixed names are, whether or not they exist.
+// isBridge tells whether an interface is a Docker bridge. Docker's two fixed names are, whether or not they exist. None is
+// that leads to others than containers too.
 func (h host) isBridge(name string) bool {
+	for _, s := range h.inv.Shared {
+		if s.Bridge == name {
+			return false
+		}
+	}
 	if name == "docker0" || name == "docker_gwbridge" {
 		return true
 	}

@@ -181,8 +181,8 @@ func (a asker) ways(e Endpoint, every bool) []way {
 
 // outside tells whether an interface is one that strangers come in by.
 func (a asker) outside(i inventory.Interface) bool {
-	return i.Name != "lo" && i.Master == "" && len(i.Addrs) > 0 && !slices.Contains(a.inv.Bridges(), i.Name) &&
-		!inventory.IsDockerBridgeName(i.Name) && (len(a.p.Trusted) == 0 || !policy.MatchesInterface(a.p.Trusted, i.Name))
+	return i.Name != "lo" && i.Master == "" && len(i.Addrs) > 0 && !a.inv.IsDockerBridge(i.Name) &&
+		(len(a.p.Trusted) == 0 || !policy.MatchesInterface(a.p.Trusted, i.Name))
 }
 
 // dialled are the addresses of these interfaces that get somebody to an endpoint.

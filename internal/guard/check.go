@@ -170,16 +170,12 @@ func listenerTargets(w Way, inv *inventory.Inventory) []target {
 		for _, p := range i.Addrs {
 			a := p.Addr().Unmap().WithZone("")
 			wild := w.Local.Addr().IsUnspecified() && (w.Local.Addr().Is6() || a.Is4())
-			if i.Name != "lo" && !isDockerBridge(inv, i.Name) && (wild || a == w.Local.Addr().WithZone("")) {
+			if i.Name != "lo" && !inv.IsDockerBridge(i.Name) && (wild || a == w.Local.Addr().WithZone("")) {
 				ts = append(ts, target{a, i.Name})
 			}
 		}
 	}
 	return ts
-}
-
-func isDockerBridge(inv *inventory.Inventory, name string) bool {
-	return inventory.IsDockerBridgeName(name) || slices.Contains(inv.Bridges(), name)
 }
 
 // Sources that no policy is likely to name: addresses for documentation (RFC 5737, RFC 3849).

@@ -18,6 +18,7 @@ type Inventory struct {
 	Networks   []Network   // Docker's networks that have a bridge here, sorted by name
 	Published  []Published // sorted by protocol, port, address
 	Unseen     []Unseen    // sorted by name
+	Shared     []Shared    // sorted by name; none of them is among Networks
 }
 
 // Docker is what is known of the engine.
@@ -69,6 +70,14 @@ type Unseen struct {
 	Parent string // an interface of this host
 }
 
+// Shared is a Docker network whose bridge others than containers are on as well, through Port: what comes in by it may come
+// from anywhere.
+type Shared struct {
+	Name   string
+	Bridge string
+	Port   string // an interface of this host
+}
+
 // Bridges are the names of all Docker bridges, sorted.
 func (inv *Inventory) Bridges() []string {
 	names := make([]string, 0, len(inv.Networks))
@@ -87,6 +96,18 @@ func (inv *Inventory) Network(name string) (Network, bool) {
 		}
 	}
 	return Network{}, false
+}
+
+// IsDockerBridge tells whether an interface is a bridge of Docker's with nobody but containers on it, for all that is known:
+// one that has a network, or a name as Docker gives it.
+func (inv *Inventory) IsDockerBridge(name string) bool {
+	is := func(n Network) bool { return n.Bridge == name }
+	return !inv.IsShared(name) && (IsDockerBridgeName(name) || slices.ContainsFunc(inv.Networks, is))
+}
+
+// IsShared tells whether an interface is a bridge of Docker's that others than containers are on.
+func (inv *Inventory) IsShared(name string) bool {
+	return slices.ContainsFunc(inv.Shared, func(s Shared) bool { return s.Bridge == name })
 }
 
 // IsDockerBridgeName tells whether Docker itself names bridges like that: docker0, docker_gwbridge, or br- and twelve

@@ -294,7 +294,7 @@ func (j *Judge) throughs(t Tuple, outgoing bool) []string {
 	}
 	names = j.towards(t.Src.Addr())
 	for _, name := range j.locals[t.Dst.Addr()] {
-		if name != "lo" && !slices.Contains(names, name) && !j.isBridge(name) { // the way there may differ from the way back
+		if name != "lo" && !slices.Contains(names, name) && !j.inv.IsDockerBridge(name) { // the way there may differ from the way back
 			names = append(names, name)
 		}
 	}
@@ -302,15 +302,11 @@ func (j *Judge) throughs(t Tuple, outgoing bool) []string {
 		return names
 	}
 	for _, i := range j.inv.Interfaces {
-		if i.Up && i.Name != "lo" && !j.isBridge(i.Name) {
+		if i.Up && i.Name != "lo" && !j.inv.IsDockerBridge(i.Name) {
 			names = append(names, i.Name)
 		}
 	}
 	return append(names, outside)
-}
-
-func (j *Judge) isBridge(name string) bool {
-	return inventory.IsDockerBridgeName(name) || slices.ContainsFunc(j.inv.Networks, func(n inventory.Network) bool { return n.Bridge == name })
 }
 
 // towards are the interfaces that any route leads to an address by.

@@ -46,6 +46,24 @@ func Join(links []inventory.Interface, answer docker.Answer) *inventory.Inventor
 		}
 	}
 	slices.SortStableFunc(networks, func(a, b inventory.Network) int { return cmp.Compare(a.Name, b.Name) })
-	return &inventory.Inventory{Docker: answer.Docker, Interfaces: links, Networks: networks, Published: published,
-		Unseen: answer.UnseenIn(links)}
+	inv := &inventory.Inventory{Docker: answer.Docker, Interfaces: links, Published: published, Unseen: answer.UnseenIn(links)}
+	for _, n := range networks {
+		if port := strangePort(links, n.Bridge); port != "" {
+			inv.Shared = append(inv.Shared, inventory.Shared{Name: n.Name, Bridge: n.Bridge, Port: port})
+			continue
+		}
+		inv.Networks = append(inv.Networks, n)
+	}
+	return inv
+}
+
+// strangePort is a port of a bridge that leads to no container, "" where there is none. Docker joins containers by veth
+// pairs.
+func strangePort(links []inventory.Interface, bridge string) string {
+	for _, l := range links {
+		if l.Master == bridge && l.Kind != "veth" {
+			return l.Name
+		}
+	}
+	return ""
 }

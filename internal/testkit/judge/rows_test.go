@@ -65,6 +65,18 @@ var rows = []struct {
 		{"an answer of DHCP to all", udp("eth0", "192.0.2.254:67", "255.255.255.255:68"), true},
 		{"an answer of DHCP to the host, IPv6", udp("eth0", "[fe80::9]:547", "[fe80::a]:546"), true},
 	}},
+	{"inbound: [{allow: 22/udp}]\ndefaults: {egress: deny}\n", shared("backend"), []row{
+		{"from the network on the shared bridge to the host", udp("br-00000000bace", "172.18.0.2:9", "172.18.0.1:9"), false},
+		{"to a port that is open", udp("br-00000000bace", "172.18.0.2:9", "172.18.0.1:22"), true},
+		{"a stranger there", udp("br-00000000bace", "203.0.113.7:9", "192.0.2.1:9"), false},
+		{"routed out", udp("br-00000000bace", "172.18.0.2:9", "45.0.0.1:9"), true},
+		{"routed there", udp("eth0", "203.0.113.7:9", "172.18.0.2:9"), true},
+		{"to a container of another network", udp("br-00000000bace", "172.18.0.2:9", "172.17.0.2:9"), false},
+		{"another network", udp("docker0", "172.17.0.2:9", "45.0.0.1:9"), false},
+	}},
+	{"inbound: [{allow: 22/udp}]\n", shared("bridge"), []row{
+		{"to the host from docker0 when others are on it", udp("docker0", "172.17.0.2:9", "172.17.0.1:9"), false},
+	}},
 	{ownNetwork, inventoryOf(), []row{
 		{"one that may come in again under another bridge", udp(freshBridge, "172.31.0.2:9", "45.0.0.1:9"), false},
 		{"what is allowed to it", udp(freshBridge, "172.31.0.2:9", "45.0.0.1:53"), false},
@@ -90,6 +102,15 @@ var rows = []struct {
 
 // ownNetwork limits one network, as the example of docs/policy.md does.
 const ownNetwork = "egress: [{allow: dns, network: backend}, {deny: any, network: backend}]\n"
+
+// shared is what the host has when others than containers are on the bridge of a network.
+func shared(network string) *inventory.Inventory {
+	inv := inventoryOf()
+	n, _ := inv.Network(network)
+	inv.Networks = slices.DeleteFunc(inv.Networks, func(o inventory.Network) bool { return o.Name == network })
+	inv.Shared = []inventory.Shared{{Name: network, Bridge: n.Bridge, Port: "eth9"}}
+	return inv
+}
 
 func of(proto uint8, in, src, dst string) packet.Packet {
 	return packet.Packet{Proto: proto, In: in, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst)}

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
 	"quaywall/internal/testkit/netns"
 	"quaywall/internal/watch/changes"
 )
@@ -97,6 +100,44 @@ func TestRules(t *testing.T) {
 	if c := next(t, seen, "a flush", func(c changes.Change) bool { return c.Own }); !c.Tables {
 		t.Errorf("a flush: %+v", c)
 	}
+}
+
+// TestOwnChanges: this process is no somebody else, whichever of its threads changes rules.
+func TestOwnChanges(t *testing.T) {
+	ns := netns.New(t)
+	seen := watching(t, ns, changes.Rules)
+	next(t, seen, "the beginning", func(c changes.Change) bool { return c.Own && c.Tables })
+	laterThread(func() {
+		ns.Do(t, func() {
+			conn, err := nftables.New()
+			if err == nil {
+				conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "quaywall"})
+				err = conn.Flush()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	if c := next(t, seen, "quaywall's table", func(c changes.Change) bool { return c.Own }); c.By != "" {
+		t.Errorf("this process's own change: %+v", c)
+	}
+}
+
+// laterThread runs f on another thread than the first, whose number is the process's.
+func laterThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			laterThread(f)
+			return
+		}
+		f()
+	}()
+	<-done
 }
 
 // TestLegacy: rules are changed by the programs, which lock the file, and by one that locks another.

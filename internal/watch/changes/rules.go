@@ -114,7 +114,8 @@ func (m message) author() string {
 		return ""
 	}
 	id := int(binary.BigEndian.Uint32(pid))
-	if id == os.Getpid() {
+	// The kernel tells the thread. One of this process's may have ended since, but Go keeps its threads.
+	if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", id)); err == nil {
 		return ""
 	}
 	return fmt.Sprintf("%s (process %d)", printable(name), id)

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,6 +116,7 @@ func (c *change) carryOut(ctx context.Context) error {
 	if c.unchanged() {
 		if len(c.denied.flows) > 0 {
 			c.endDenied(context.WithoutCancel(ctx))
+			c.noteEnded()
 		}
 		return c.keep()
 	}
@@ -167,11 +169,22 @@ func (c *change) newRecord() store.Record {
 	if c.back != nil {
 		name, dir = c.back.Name, c.back.Dir
 	}
+	now := c.host.Now()
 	return store.Record{
 		Name: name, Dir: dir,
-		When: c.host.Now(), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
+		When: now, Since: c.inForceSince(now), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
 		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
+		Verbs: c.policy.Verbs(),
 	}
+}
+
+// inForceSince is when the policy came in force, which may be before this change: the host was another one, and it was
+// put in force for that.
+func (c *change) inForceSince(now time.Time) time.Time {
+	if r := c.record; r != nil && r.Hash == c.policy.Hash && r.Boot == c.host.Boot {
+		return cmp.Or(r.Since, r.When)
+	}
+	return now
 }
 
 // enforce changes the kernel. All that may fail for want of space is done before.
@@ -201,6 +214,7 @@ func (c *change) enforce(ctx context.Context) error {
 		id, next = c.recordAgain(id, next)
 	}
 	err = c.step("finish", func() error { c.state = c.stateWith(id); return next.Commit() })
+	c.noteEnded()
 	if err = errors.Join(strays, err); err != nil {
 		return &FailedError{Doing: "finishing", Err: err, Left: "the policy is in force", Next: "see quaywall status, and apply again"}
 	}

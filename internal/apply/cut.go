@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
+	"time"
 
 	"quaywall/internal/compile"
 	"quaywall/internal/guard"
@@ -250,6 +251,36 @@ func (c *change) recut(ctx context.Context, flows []ruleset.Flow) error {
 		c.rules, c.expected, c.cut = before, expected, compile.Cut{}
 	}
 	return err
+}
+
+// LastEnded is the live connections that an apply ended.
+type LastEnded struct {
+	When time.Time `json:"when"`
+	Hash string    `json:"hash"` // of the policy that ended them
+	*Ended
+}
+
+// endedName is LastEnded's in the store.
+const endedName = "ended"
+
+// noteEnded keeps for status which connections were ended.
+func (c *change) noteEnded() {
+	e := c.ended()
+	if e == nil || e.Connections == 0 {
+		return
+	}
+	if err := c.host.Store.Note(endedName, LastEnded{c.host.Now(), c.policy.Hash, e}); err != nil {
+		c.note("status won't tell of connections that were ended: %v", err)
+	}
+}
+
+// lastEnded is what was noted; nil where nothing was.
+func (h *Host) lastEnded() *LastEnded {
+	var e LastEnded
+	if found, err := h.Store.Kept(endedName, &e); !found || err != nil || e.Ended == nil {
+		return nil
+	}
+	return &e
 }
 
 // ended sums up which connections are denied.

@@ -207,6 +207,11 @@ func TestDeniedConnectionsEnd(t *testing.T) {
 		if n := put("version: 1\ninbound:\n  - allow: [ssh, 7002/tcp+udp, 7004/tcp+udp]\n"); n != len(doomed) {
 			t.Errorf("%d connections were ended, want %d", n, len(doomed))
 		}
+		s.host.Do(t, func() {
+			if st, err := h.Status(t.Context()); err != nil || st.Ended == nil || st.Ended.Hash != st.Hash || st.Ended.Connections != len(doomed) {
+				t.Errorf("status tells of %+v, %v", st.Ended, err)
+			}
+		})
 		together(doomed, func(f *stream) {
 			if !f.ended() {
 				t.Errorf("%s goes on", f.name)

@@ -17,7 +17,8 @@ import (
 type Status struct {
 	InForce  bool             `json:"in_force"`          // read from the kernel now
 	Backend  string           `json:"backend,omitempty"` // that holds it
-	Since    time.Time        `json:"since,omitzero"`    // zero where that is not recorded
+	Since    time.Time        `json:"since,omitzero"`    // when the policy came in force; zero where that is not recorded
+	Changed  time.Time        `json:"changed,omitzero"`  // when its rules were changed last, as networks, addresses and files ask for
 	File     string           `json:"file,omitempty"`    // "" with Since: the built-in default policy
 	Hash     string           `json:"hash,omitempty"`
 	PickUp   time.Time        `json:"pick_up,omitzero"`
@@ -28,6 +29,7 @@ type Status struct {
 	Docker   inventory.Docker `json:"docker"`
 	Pending  *PendingStatus   `json:"pending,omitempty"`
 	Undone   *store.Undone    `json:"undone,omitempty"`
+	Ended    *LastEnded       `json:"ended,omitempty"` // live connections that an apply ended last; nil for none yet
 	Notices  []string         `json:"notices,omitempty"`
 	Sources  policy.Sources   `json:"-"` // the texts that Counters' lines are of, as far as they were kept
 }
@@ -40,7 +42,8 @@ type SetStatus struct {
 
 // Counter is how many packets a line of the policy decided on.
 type Counter struct {
-	Line    string `json:"line"` // "policy.yaml:12", "default"
+	Line    string `json:"line"`           // "policy.yaml:12", "default"
+	Verb    string `json:"verb,omitempty"` // "allow", "deny", "reject", or several, as in "deny, allow"; "" where it is not recorded
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 }
@@ -64,7 +67,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	readings := h.readAll(ctx, c.ns)
 	inv := <-found
 	c.noteUnseen(inv)
-	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Docker: inv.Docker}
+	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Ended: h.lastEnded(), Docker: inv.Docker}
 	if err := c.describe(s, readings); err != nil {
 		return nil, h.failed(doing, err)
 	}
@@ -102,7 +105,7 @@ func (c *change) describe(s *Status, readings []reading) error {
 			continue
 		}
 		live = r.listing
-		s.InForce, s.Backend, s.Sets, s.Counters = true, r.backend.Name(), setStatus(live), counters(live)
+		s.InForce, s.Backend, s.Sets, s.Counters = true, r.backend.Name(), setStatus(live), c.counters(live)
 	}
 	c.compare(s, live)
 	return nil
@@ -129,7 +132,13 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 	case !s.InForce:
 		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", policyName(r.File, r.Hash))
 	}
-	s.File, s.Hash, s.Since, s.PickUp, s.Sources = r.File, r.Hash, r.When, r.PickUp, r.Sources
+	s.File, s.Hash, s.PickUp, s.Sources = r.File, r.Hash, r.PickUp, r.Sources
+	s.Since, s.Changed = cmp.Or(r.Since, r.When), r.When
+	for _, t := range []*time.Time{&s.Since, &s.Changed} {
+		if u := c.state.Undone; u != nil && u.When.After(*t) {
+			*t = u.When // the policy came back then
+		}
+	}
 	if s.InForce && s.Backend != r.Backend {
 		c.note("%s was put in force by %s, but %s holds rules of quaywall's", policyName(r.File, r.Hash), r.Backend, s.Backend)
 	}
@@ -147,10 +156,14 @@ func setStatus(l *kernel.Listing) []SetStatus {
 	return all
 }
 
-func counters(l *kernel.Listing) []Counter {
+func (c *change) counters(l *kernel.Listing) []Counter {
+	var verbs map[string]string
+	if c.record != nil {
+		verbs = c.record.Verbs
+	}
 	all := make([]Counter, 0, len(l.Counters))
 	for line, n := range l.Counters {
-		all = append(all, Counter{line, n.Packets, n.Bytes})
+		all = append(all, Counter{line, verbs[line], n.Packets, n.Bytes})
 	}
 	slices.SortFunc(all, func(a, b Counter) int { return compareLines(a.Line, b.Line) })
 	return all

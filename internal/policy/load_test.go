@@ -79,6 +79,31 @@ func TestDefault(t *testing.T) {
 	}
 }
 
+func TestVerbs(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       map[string]string
+	}{
+		{"built-in defaults", "inbound:\n  - allow: ssh\n  - reject: 81/tcp\n", map[string]string{"p.yaml:3": "allow", "p.yaml:4": "reject", "default": "deny"}},
+		{"what leaves is judged", "inbound:\n  - allow: ssh\negress:\n  - deny: any\n    to: 192.0.2.1\n",
+			map[string]string{"p.yaml:3": "allow", "p.yaml:5": "deny", "default": "deny, allow"}},
+		{"defaults of its own", "defaults:\n  inbound: reject\n  outbound: deny\n", map[string]string{"p.yaml:3": "reject", "p.yaml:4": "deny"}},
+		{"on one line", "inbound: [{allow: ssh}, {allow: ping}, {deny: 81/tcp}, {allow: http}]\ndefaults: {inbound: deny}\n",
+			map[string]string{"p.yaml:2": "allow, deny", "p.yaml:3": "deny"}},
+	} {
+		p, list := Parse("/etc/p.yaml", []byte("version: 1\n"+c.text))
+		if list.HasErrors() {
+			t.Fatal(list)
+		}
+		if diff := cmp.Diff(c.want, p.Verbs()); diff != "" {
+			t.Errorf("%s:\n%s", c.name, diff)
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"default": "allow, deny"}, Default().Verbs()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestTyped looks at what each key of a rule becomes.
 func TestTyped(t *testing.T) {
 	text := `version: 1

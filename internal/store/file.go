@@ -36,7 +36,12 @@ func (e *DamagedError) PutAside() (string, error) {
 
 // writeLines makes a file of one line for each value: the SHA-256 of the value's JSON in hex, a space, the JSON. The
 // file must not exist. It is on the disk when writeLines is back.
-func writeLines(path string, values ...any) (err error) {
+func writeLines(path string, values ...any) error {
+	return writeFile(path, (*os.File).Sync, values)
+}
+
+// writeFile is writeLines, with what is done at the end.
+func writeFile(path string, finish func(*os.File) error, values []any) (err error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -54,7 +59,7 @@ func writeLines(path string, values ...any) (err error) {
 			}
 		}
 	}
-	return file.Sync()
+	return finish(file)
 }
 
 // sumLen is the length of the digest and the space in front of a line's JSON.

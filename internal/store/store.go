@@ -37,6 +37,7 @@ import (
 type Record struct {
 	ID      string            `json:"id"`
 	When    time.Time         `json:"when"`
+	Since   time.Time         `json:"since,omitzero"` // when the policy came in force: records before, of the same policy, were for what the host was then
 	Boot    string            `json:"boot"`           // the boot of the kernel that it was put into, as of package apply
 	File    string            `json:"file"`           // the policy file; "" for the built-in default
 	Name    string            `json:"name,omitempty"` // the file as it was named, and the folder that relative names of Sources are of
@@ -47,6 +48,7 @@ type Record struct {
 	Cut     string            `json:"cut,omitempty"`     // compile.Cut.ID; "" where it ended no connections
 	Listing kernel.Listing    `json:"listing"`           // what reading the kernel gives while it is in force; no counters
 	Sources map[string][]byte `json:"sources,omitempty"` // the policy's texts by file name, as far as they were kept
+	Verbs   map[string]string `json:"verbs,omitempty"`   // what each line of the policy does, as policy.Verbs has it
 }
 
 // State says which records count.

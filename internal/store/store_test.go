@@ -238,6 +238,29 @@ func TestAStateCannotNameFilesElsewhere(t *testing.T) {
 	}
 }
 
+// What is kept by a name is replaced as a whole; damaged, it is as if it were not there.
+func TestKept(t *testing.T) {
+	s := store.Open(filepath.Join(t.TempDir(), "state"))
+	var got int
+	if found, err := s.Kept("n", &got); found || err != nil {
+		t.Errorf("before anything was kept: %v, %v", found, err)
+	}
+	for i, keep := range []func(string, any) error{s.Keep, s.Note, s.Note, s.Keep} {
+		if err := keep("n", i); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := s.Kept("n", &got); !found || err != nil || got != i {
+			t.Errorf("%d was kept, got %d, %v, %v", i, got, found, err)
+		}
+	}
+	if err := os.WriteFile(s.KeptFile("n"), []byte("0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.Kept("n", &got); found || err != nil {
+		t.Errorf("damaged: %v, %v", found, err)
+	}
+}
+
 func TestForget(t *testing.T) {
 	s := store.Open(t.TempDir())
 	for _, known := range []bool{false, true} { // the first time there was no state

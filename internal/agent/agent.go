@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +32,15 @@ type Agent struct {
 	listings chan listed
 	pending  coalescer
 	by       string // who changed rules last
-	said     map[string]string
+	said     map[string]said
+
+	begun     time.Time
+	sources   []string
+	deaf      map[string]string // sources that tell nothing now, and why
+	docker    DockerSeen
+	noticed   time.Time // when it was heard that quaywall's rules were changed; zero for not
+	repairs   []Repair  // the latest first
+	published Report
 
 	inForce  InForce
 	policy   Loaded
@@ -69,7 +78,7 @@ type Config struct {
 func New(h *Host, c Config) *Agent {
 	return &Agent{
 		host: h, target: Target{File: c.Policy, Given: c.Given, Backend: c.Backend}, explicit: c.Given, backend: c.Backend,
-		box: newMailbox(), listings: make(chan listed, 1), said: map[string]string{},
+		box: newMailbox(), listings: make(chan listed, 1), said: map[string]said{}, deaf: map[string]string{},
 	}
 }
 
@@ -80,10 +89,11 @@ func (a *Agent) Run(ctx context.Context, sources []Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, s := range sources {
+		a.sources = append(a.sources, s.Name)
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			s.follow(ctx, clock{a.host.Now, sleep}, a.host.Log, a.box.put)
+			s.follow(ctx, clock{a.host.Now, sleep}, a.host.Log, a.box.put, func(err error) { a.box.tell(s.Name, err) })
 		}()
 	}
 	defer a.host.Notify("STOPPING=1")
@@ -108,14 +118,18 @@ func (a *Agent) Run(ctx context.Context, sources []Source) error {
 
 // take puts the hints of the mailbox to those that wait.
 func (a *Agent) take() {
-	h, by := a.box.take()
+	h, by, deaf := a.box.take()
 	if by != "" {
 		a.by = by
 	}
+	maps.Copy(a.deaf, deaf)
 	if h&Tables != 0 && strings.HasPrefix(a.inForceBackend(), "iptables") {
 		h |= Own
 	}
 	now := a.host.Now()
+	if h&Own != 0 && a.noticed.IsZero() {
+		a.noticed = now
+	}
 	a.care.heard(h, now)
 	a.pending.add(h, now)
 }
@@ -155,6 +169,7 @@ func (a *Agent) work(ctx context.Context) {
 		a.converge(ctx)
 	}
 	a.tellFacts()
+	a.publish()
 }
 
 func isOver(t, now time.Time) bool { return !t.IsZero() && !now.Before(t) }
@@ -216,10 +231,10 @@ func (a *Agent) hear(ctx context.Context, l listed) {
 // say logs what is not to be said again and again: once, until it is something else.
 func (a *Agent) say(topic string, level slog.Level, message string, args ...any) {
 	text := fmt.Sprint(message, args)
-	if a.said[topic] == text {
+	if a.said[topic].text == text {
 		return
 	}
-	a.said[topic] = text
+	a.said[topic] = said{level, text, sentence(message, args)}
 	a.host.Log.Log(context.Background(), level, message, args...)
 }
 

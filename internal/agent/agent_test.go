@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -456,7 +457,14 @@ func TestSourceFails(t *testing.T) {
 		return errors.New("connection refused")
 	}}
 	var hints []Hint
-	s.follow(t.Context(), c, slog.New(slog.NewTextHandler(&log, nil)), func(h Hint, _ string) { hints = append(hints, h) })
+	var told []string
+	s.follow(t.Context(), c, slog.New(slog.NewTextHandler(&log, nil)), func(h Hint, _ string) { hints = append(hints, h) },
+		func(err error) { told = append(told, fmt.Sprint(err)) })
+	refused := slices.Repeat([]string{"connection refused"}, 12)
+	refused[0] = "not there"
+	if want := slices.Insert(refused, 9, "<nil>"); !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
 	for text, times := range map[string]int{`"Docker can't be followed: nothing is noticed" error="connection refused"`: 2, "can be followed again": 1} {
 		if n := strings.Count(log.String(), text); n != times {
 			t.Errorf("%s is logged %d times, want %d:\n%s", text, n, times, log.String())
@@ -469,6 +477,20 @@ func TestSourceFails(t *testing.T) {
 	want := []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, longPause, longPause, 100 * ms, 200 * ms, 400 * ms}
 	if !slices.Equal(pauses, want) {
 		t.Errorf("pauses %v, want %v", pauses, want)
+	}
+}
+
+// TestSilentSource: one that hints at nothing is followed from when it is watched.
+func TestSilentSource(t *testing.T) {
+	c := clock{now: func() time.Time { return began }, sleep: func(context.Context, time.Duration) bool { return false }}
+	var told []string
+	s := Source{Watch: func(context.Context, func(Hint, string)) error {
+		told = append(told, "watched")
+		return errors.New("broken")
+	}}
+	s.follow(t.Context(), c, slog.New(slog.DiscardHandler), func(Hint, string) {}, func(err error) { told = append(told, fmt.Sprint(err)) })
+	if want := []string{"<nil>", "watched", "broken"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
 

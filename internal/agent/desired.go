@@ -17,8 +17,10 @@ import (
 // start finds out what is to be in force. Starting an agent is no apply where a policy is in force already: it keeps
 // that one. Where none was since the host was booted, it puts the policy in force, unless somebody took it out.
 func (a *Agent) start() {
-	a.resyncAt = a.host.Now().Add(resync)
-	a.pending.add(Links|Docker|Files|Record, a.host.Now().Add(-time.Minute)) // at once
+	a.begun = a.host.Now()
+	a.resyncAt = a.begun.Add(resync)
+	a.repairs = a.host.Published().Repairs
+	a.pending.add(Links|Docker|Files|Record, a.begun.Add(-time.Minute)) // at once
 	a.inForce = a.recorded()
 	record := a.inForce.Record
 	switch {
@@ -123,6 +125,9 @@ func (a *Agent) readPolicy() {
 // join makes the inventory of what was listed. An engine that gives no answer has not lost its networks: what it said
 // last counts, as far as the bridges are there.
 func (a *Agent) join(l Listing) {
+	if d := l.Docker.Docker; a.docker.Docker != d || a.docker.Since.IsZero() {
+		a.docker = DockerSeen{d, a.host.Now()}
+	}
 	switch d := l.Docker.Docker; {
 	case d.Reachable:
 		a.answer = l.Docker
@@ -259,6 +264,10 @@ func (a *Agent) mend(ctx context.Context) {
 	if a.inForce.Stopped || a.inForce.Record == nil {
 		return
 	}
+	noticed := a.noticed
+	if a.noticed = (time.Time{}); noticed.IsZero() {
+		noticed = a.host.Now()
+	}
 	m, err := a.host.Mend(ctx)
 	now := a.host.Now()
 	if err != nil {
@@ -277,6 +286,7 @@ func (a *Agent) mend(ctx context.Context) {
 	if !m.Changed {
 		return
 	}
+	a.repaired(Repair{Rules: "quaywall", Missing: m.Missing, Added: m.Added}, noticed)
 	by := a.changedBy()
 	a.host.Log.Warn("somebody changed quaywall's rules: they are back", "missing", m.Missing, "too_much", m.Added, "by", by)
 	if a.fight.mended(now) {

@@ -97,10 +97,13 @@ type mailbox struct {
 	mu     sync.Mutex
 	hints  Hint
 	by     string
-	signal chan struct{} // holds one item while there are hints
+	deaf   map[string]string // by source why it tells nothing, "" where it does
+	signal chan struct{}     // holds one item while there is something to take
 }
 
-func newMailbox() *mailbox { return &mailbox{signal: make(chan struct{}, 1)} }
+func newMailbox() *mailbox {
+	return &mailbox{signal: make(chan struct{}, 1), deaf: map[string]string{}}
+}
 
 // put leaves a hint; by is the program that caused it, "" where that is not known.
 func (m *mailbox) put(h Hint, by string) {
@@ -110,17 +113,33 @@ func (m *mailbox) put(h Hint, by string) {
 		m.by = by
 	}
 	m.mu.Unlock()
+	m.wake()
+}
+
+// tell leaves word that a source tells nothing now, and why; nil says that it does.
+func (m *mailbox) tell(source string, err error) {
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	m.mu.Lock()
+	m.deaf[source] = problem
+	m.mu.Unlock()
+	m.wake()
+}
+
+func (m *mailbox) wake() {
 	select {
 	case m.signal <- struct{}{}:
 	default:
 	}
 }
 
-// take gives what came since it was called last, and who caused the last of it.
-func (m *mailbox) take() (h Hint, by string) {
+// take gives what came since it was called last, who caused the last of it, and what sources said of themselves.
+func (m *mailbox) take() (h Hint, by string, deaf map[string]string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h, by = m.hints, m.by
-	m.hints, m.by = 0, ""
-	return h, by
+	h, by, deaf = m.hints, m.by, m.deaf
+	m.hints, m.by, m.deaf = 0, "", map[string]string{}
+	return h, by, deaf
 }

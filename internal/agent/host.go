@@ -32,6 +32,9 @@ type Host struct {
 	Kept func(r *store.Record) *policy.Policy // the policy of a record, as it was kept; nil where it can't be read
 	Know func(f denied.Facts)                 // what denied packets are judged by
 
+	Publish   func(r Report) error // for status; PID is filled in
+	Published func() Report        // what was published last, by whichever agent
+
 	Notify   func(state string) // tells the service manager, as sd_notify(3) has it
 	Watchdog time.Duration      // how often the service manager wants to hear; 0 for never
 	Log      *slog.Logger

@@ -60,10 +60,12 @@ func Local(p Places, log *slog.Logger) *Host {
 			err = p.Host.Locked(ctx, lockWait, func() error { report, err = p.Repair.Mend(context.WithoutCancel(ctx), f, dropStale); return err })
 			return report, err
 		},
-		Kept:   kept,
-		Know:   func(denied.Facts) {},
-		Notify: func(string) {},
-		Log:    log,
+		Kept:      kept,
+		Know:      func(denied.Facts) {},
+		Publish:   func(r Report) error { r.PID = os.Getpid(); return p.Host.Store.Note(reportName, r) },
+		Published: p.published,
+		Notify:    func(string) {},
+		Log:       log,
 	}
 }
 
@@ -96,6 +98,13 @@ func (p Places) inForce() (InForce, error) {
 	}
 	f.Record, f.ThisBoot = record, record.Boot == p.Host.Boot
 	return f, nil
+}
+
+// published is what was published last. What can't be read is lost: it is only told.
+func (p Places) published() Report {
+	var r Report
+	_, _ = p.Host.Store.Kept(reportName, &r)
+	return r
 }
 
 // load reads a policy and notes which files it looked at.

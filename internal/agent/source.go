@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -30,19 +31,33 @@ type clock struct {
 	sleep func(ctx context.Context, d time.Duration) bool
 }
 
+// errNotThere is why a source without an error is not followed.
+var errNotThere = errors.New("not there")
+
 // follow watches a source, and again whenever it fails. That it failed is a hint: what it told of has to be listed. One
-// that can't even be subscribed to is logged, once.
-func (s Source) follow(ctx context.Context, c clock, log *slog.Logger, hint func(h Hint, by string)) {
+// that can't even be subscribed to is logged, once. tell is told why the source is not followed, and nil when it is again.
+func (s Source) follow(ctx context.Context, c clock, log *slog.Logger, hint func(h Hint, by string), tell func(error)) {
 	pause, failing := firstPause, false
 	for {
 		begun, subscribed := c.now(), false
+		if s.Kinds == 0 {
+			tell(nil) // nothing is hinted by which it could be seen to be followed
+		}
 		err := s.Watch(ctx, func(h Hint, by string) {
+			if !subscribed {
+				tell(nil)
+			}
 			if failing {
 				log.Info(s.Name + " can be followed again")
 			}
 			subscribed, failing = true, false
 			hint(h, by)
 		})
+		if err == nil && !subscribed {
+			tell(errNotThere)
+		} else {
+			tell(err)
+		}
 		switch {
 		case subscribed:
 			hint(s.Kinds, "")

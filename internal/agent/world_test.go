@@ -44,6 +44,7 @@ type world struct {
 	applied  []*inventory.Inventory
 	notified []string
 	facts    denied.Facts
+	reports  []Report
 	log      bytes.Buffer
 }
 
@@ -75,8 +76,15 @@ func newWorld(t *testing.T) *world {
 			}
 			return repair.Report{Mended: 7}, nil
 		},
-		Kept:     func(r *store.Record) *policy.Policy { return &policy.Policy{Hash: "kept " + r.Hash} },
-		Know:     func(f denied.Facts) { w.facts = f },
+		Kept:    func(r *store.Record) *policy.Policy { return &policy.Policy{Hash: "kept " + r.Hash} },
+		Know:    func(f denied.Facts) { w.facts = f },
+		Publish: func(r Report) error { w.reports = append(w.reports, r); return nil },
+		Published: func() Report {
+			if len(w.reports) == 0 {
+				return Report{}
+			}
+			return w.reports[len(w.reports)-1]
+		},
 		Notify:   func(s string) { w.notified = append(w.notified, s) },
 		Watchdog: 30 * time.Second,
 		Log:      slog.New(slog.NewTextHandler(&w.log, nil)),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,22 +77,25 @@ func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
 		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change,
 		"connections", a.endedLine(p.Ends, "would end")))
 	if !first || a.opts.verbose {
-		writeDifference(w, s, p.Difference)
+		writeDifference(w, s, p.Difference, math.MaxInt)
 	}
 	for _, b := range p.Replaces {
 		fmt.Fprintf(w, "%s\n", s.bad("- all that "+b+" holds of quaywall's"))
 	}
 }
 
-// writeDifference shows what goes, what comes and what changes.
-func writeDifference(w io.Writer, s style, d apply.Difference) {
+// writeDifference shows what goes, what comes and what changes, about so many lines at most.
+func writeDifference(w io.Writer, s style, d apply.Difference, most int) {
 	text := d.String()
 	if text == "" {
 		return
 	}
 	fmt.Fprintln(w)
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
+	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if more := len(all) - most; more > 1 {
+		all = append(all[:most], fmt.Sprintf("  … %d more: --verbose", more))
+	}
+	for _, line := range all {
 		switch {
 		case strings.HasPrefix(line, "+"):
 			line = s.good(line)

@@ -1,102 +1,83 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"quaywall/internal/agent"
 	"quaywall/internal/apply"
 	"quaywall/internal/diag"
 	"quaywall/internal/policy"
 )
 
-const statusLong = `Tells what is in force, as read from the kernel now: which policy, since when, by which backend, what somebody else changed
-about it (drift), a change that waits for its confirmation, and how many packets each line of the policy decided on. With
---verbose it lists the sets as well, with --exit-code the status is 4 where there is drift.`
+const statusLong = `Tells what is in force, as read from the kernel now: which policy, since when, by which backend, and what somebody else
+changed about it (drift); a change that waits for its confirmation, or was taken back; whether Docker answers and the agent
+runs, what the agent put back last, and which connections the policy ended; and how many packets the lines of the policy
+decided on, the busiest first. A connection that is let in counts once, not by its packets.
+
+With --verbose it lists all lines and the sets as well, with --exit-code the status is 4 where there is drift.
+
+With --watch it looks again every two seconds, and whenever something was put in force or mended, until q or Ctrl-C; where
+standard output is no terminal, each look is told below the one before.`
+
+// StatusAnswer is what "status --json" says.
+type StatusAnswer struct {
+	*apply.Status
+	Agent agent.Status `json:"agent"`
+}
 
 func (a *app) statusCommand() *cobra.Command {
-	var exitCode bool
+	var exitCode, watch bool
 	cmd := &cobra.Command{
 		Use:     "status",
 		Short:   "tell what is in force",
 		Long:    statusLong,
-		Example: lines("quaywall status", "quaywall status --exit-code --json"),
+		Example: lines("quaywall status", "quaywall status --watch", "quaywall status --exit-code --json"),
 		Args:    arguments(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := a.host().Status(cmd.Context())
+			if watch {
+				return a.watchStatus(cmd.Context(), exitCode)
+			}
+			st, err := a.status(cmd.Context())
 			if err != nil {
 				return a.explained(err)
 			}
 			a.settled()
 			a.notices(st.Notices)
 			a.answer(st, func(w io.Writer, s style) { a.showStatus(w, s, st) })
-			if exitCode && st.HasDrift() {
-				return differences()
-			}
-			return nil
+			return drifted(st, exitCode)
 		},
 	}
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with status 4 where there is drift")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "look again every two seconds")
 	return cmd
 }
 
-func (a *app) showStatus(w io.Writer, s style, st *apply.Status) {
-	undone := ""
-	if u := st.Undone; u != nil {
-		undone = fmt.Sprintf("%s at %s: %s", policyName(u.File, u.Hash), u.When.Format(time.DateTime), u.Why)
+// status looks at what is in force, and at who keeps it there.
+func (a *app) status(ctx context.Context) (*StatusAnswer, error) {
+	h := a.host()
+	st, err := h.Status(ctx)
+	if err != nil {
+		return nil, err
 	}
-	table(w, facts(s, "policy", headline(s, st), "backend", st.Backend, "taken back", undone, "drift", driftLine(s, st),
-		"docker", dockerLine(st.Docker), "sets", setsLine(st)))
-	if st.Drift != nil {
-		writeDifference(w, s, *st.Drift)
+	answer := &StatusAnswer{Status: st}
+	if answer.Agent, err = agent.ReadStatus(h.Store, h.RunDir); err != nil {
+		st.Notices = append(st.Notices, fmt.Sprintf("it can't be told whether the agent runs: %v", err))
 	}
-	showCounters(w, s, st)
-	if a.opts.verbose {
-		showSets(w, s, st)
-	}
-	a.showPending(w, s, st.Pending)
+	return answer, nil
 }
 
-func headline(s style, st *apply.Status) string {
-	name := policyName(st.File, st.Hash)
-	switch {
-	case !st.InForce && st.Since.IsZero():
-		return s.warn("none in force")
-	case !st.InForce:
-		return name + ": " + s.bad("not in force")
-	case st.Since.IsZero():
-		return s.good("in force") + ", but it is not recorded which"
+// drifted is how status ends.
+func drifted(st *StatusAnswer, exitCode bool) error {
+	if exitCode && st.HasDrift() {
+		return differences()
 	}
-	return fmt.Sprintf("%s: %s since %s", name, s.good("in force"), st.Since.Format(time.DateTime))
-}
-
-func driftLine(s style, st *apply.Status) string {
-	switch {
-	case len(st.Others) > 0:
-		return s.bad("more than one backend holds rules of quaywall's") + "; quaywall apply mends it"
-	case st.Drift != nil:
-		return s.bad("the kernel does not hold what was put into it") + "; quaywall apply mends it"
-	}
-	return "none"
-}
-
-// showCounters lists the packets that each line of the policy decided on, with the line as it was put in force.
-func showCounters(w io.Writer, s style, st *apply.Status) {
-	if len(st.Counters) == 0 {
-		return
-	}
-	rows := [][]cell{{{"LINE", s.faint}, {"PACKETS", s.faint}, {"BYTES", s.faint}, {"", nil}}}
-	for _, c := range st.Counters {
-		row := plain(c.Line, strconv.FormatUint(c.Packets, 10), strconv.FormatUint(c.Bytes, 10), lineText(st.Sources, c.Line))
-		row[3].paint = s.faint
-		rows = append(rows, row)
-	}
-	fmt.Fprintln(w)
-	table(w, rows)
+	return nil
 }
 
 // lineShown bounds how much is shown of a policy's line, in characters.
@@ -133,16 +114,4 @@ func showSets(w io.Writer, s style, st *apply.Status) {
 	}
 	fmt.Fprintln(w)
 	table(w, rows)
-}
-
-// setsLine sums the sets up.
-func setsLine(st *apply.Status) string {
-	if len(st.Sets) == 0 {
-		return ""
-	}
-	elements := 0
-	for _, set := range st.Sets {
-		elements += set.Elements
-	}
-	return fmt.Sprintf("%s with %s in all", count(len(st.Sets), "set"), count(elements, "element"))
 }

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"slices"
@@ -132,4 +133,74 @@ func TestNoTerminal(t *testing.T) {
 	s.shows(`"seconds_left": 60`)
 	s.ends(0)
 	m.quaywall(t, "apply --confirm 60s policy.yaml").expect(t, 0, []string{"To keep the policy, run within"}, []string{})
+}
+
+// TestStatusOfTheAgent: status tells of an agent that runs and of what it repaired last; one that died is not taken for
+// alive, and what it repaired is told on.
+func TestStatusOfTheAgent(t *testing.T) {
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", webPolicy)
+	m.quaywall(t, "apply policy.yaml").expect(t, 0, nil, []string{})
+	m.quaywall(t, "status").expect(t, 0, []string{"does not run"}, nil)
+	agent := m.agent(t)
+	m.await(t, "status", "follows interfaces, rules")
+	m.Output(t, "nft", "flush", "ruleset")
+	m.await(t, "status", "quaywall's missing; mended in")
+	r := m.quaywall(t, "status --json")
+	r.expect(t, 0, []string{`"running": true`, `"rules": "quaywall"`, `"by": "nft (process `, `"took_ns": `, `"verb": "allow"`}, nil)
+	m.quaywall(t, "status --exit-code").expect(t, 0, []string{"in force since", "runs since", "after nft (process", "journalctl"}, nil)
+	must(t, agent.Process.Kill())
+	_ = agent.Wait()
+	m.quaywall(t, "status").expect(t, 0, []string{"does not run", "quaywall's missing; mended in"}, nil)
+	m.quaywall(t, "status --json").expect(t, 0, []string{`"running": false`}, nil)
+	m.agent(t)
+	m.await(t, "status", "follows interfaces, rules")
+	m.quaywall(t, "status").expect(t, 0, []string{"runs since", "quaywall's missing; mended in"}, nil)
+}
+
+// agent starts the agent on the machine.
+func (m machine) agent(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := command(m.dir, "agent", "--policy", "policy.yaml")
+	m.Do(t, func() { must(t, cmd.Start()) })
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd
+}
+
+// TestWatch: looks follow each other until the person has seen enough, or nobody reads them any more.
+func TestWatch(t *testing.T) {
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", webPolicy)
+	m.quaywall(t, "apply policy.yaml").expect(t, 0, nil, []string{})
+	for _, keys := range []string{"q", "\x03"} {
+		s := m.sits(t, "status --watch")
+		s.shows("q ends")
+		s.types(keys)
+		s.shows("\x1b[?1049l") // the screen of before is back
+		s.ends(0)
+	}
+	s := m.sits(t, "status --watch")
+	s.shows("in force")
+	m.quaywall(t, "stop")
+	s.shows("none in force")
+	must(t, s.keys.Close())
+	s.ends(0)
+
+	cmd := command(m.dir, "status", "--watch")
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	m.Do(t, func() { must(t, cmd.Start()) })
+	lines := bufio.NewReader(out)
+	for looks := 0; looks < 2; {
+		line, err := lines.ReadString('\n')
+		must(t, err)
+		if strings.Contains(line, "\x1b") {
+			t.Errorf("an escape sequence in %q", line)
+		}
+		if strings.Contains(line, "none in force") {
+			looks++
+		}
+	}
+	must(t, out.Close()) // as head(1) does
+	must(t, cmd.Wait())
 }

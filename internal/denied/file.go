@@ -103,8 +103,12 @@ func (f File) Follow(ctx context.Context, n int, each func(Entry) error) error {
 
 // watch waits for the file, or for the folder where that is missing, which may come while it is looked for.
 func (f File) watch(w *paths.Watcher) error {
+	path, err := filepath.Abs(f.path())
+	if err != nil {
+		return err
+	}
 	for {
-		added, err := w.Set([]string{f.path()})
+		added, err := w.Set([]string{path})
 		if !added || err != nil {
 			return err
 		}

@@ -118,7 +118,8 @@ func TestTail(t *testing.T) {
 // TestFollow: two follow at a time, from before there is a file or even its folder; who writes ends and begins anew, and
 // the folder is removed meanwhile.
 func TestFollow(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "run")
+	t.Chdir(t.TempDir())
+	const dir = "run"
 	f := In(dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	ends := make(chan error)

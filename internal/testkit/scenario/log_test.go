@@ -3,6 +3,7 @@ package scenario
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,9 +21,9 @@ func TestDeniedPacketsAreTold(t *testing.T) {
 		w := oneHost(t, v, lab.Engine{IPv6: true, IP6Tables: true})
 		web := w.run(lab.Container{Name: "web", Publish: []string{"8080:80"}, Serve: []string{"80/tcp"}})
 		db := w.run(lab.Container{Name: "db", Publish: []string{"203.0.113.1:5432:5432"}, Serve: []string{"5432/tcp"}})
-		if err := w.fw.Write(lines("version: 1", "inbound:", "  - deny: 8080", "  - reject: 9090", "  - allow: [ssh, 80]", "  - allow: 81/udp", "    log: true",
-			"  - deny: 7/udp", "    log: true", "egress:", "  - deny: 53/udp", "outbound:", "  - reject: 25/tcp",
-			"log: {denied: 1000/second burst 1000}")); err != nil {
+		if err := w.fw.Write(lines("version: 1", "sets: {banned: [203.0.113.66]}", "inbound:", "  - deny: any", "    from: banned",
+			"  - deny: 8080", "  - reject: 9090", "  - allow: [ssh, 80]", "  - allow: 81/udp", "    log: true", "  - deny: 7/udp", "    log: true",
+			"egress:", "  - deny: 53/udp", "outbound:", "  - reject: 25/tcp", "log: {denied: 1000/second burst 1000}")); err != nil {
 			t.Fatal(err)
 		}
 		a := agentOf(w, "the policy is in force")
@@ -43,8 +44,8 @@ func TestDeniedPacketsAreTold(t *testing.T) {
 			t.Errorf("log tells\n%s", strings.Join(got, "\n"))
 		}
 		for _, line := range []string{
-			"msg=denied in=eth0 proto=tcp src=203.0.113.2 sport=40000 dst=203.0.113.1 dport=8080 section=inbound line=policy.yaml:3 container=web\n",
-			"msg=rejected out=eth0 proto=tcp src=203.0.113.1 sport=40000 dst=203.0.113.2 dport=25 section=outbound line=policy.yaml:13\n",
+			"msg=denied in=eth0 proto=tcp src=203.0.113.2 sport=40000 dst=203.0.113.1 dport=8080 section=inbound line=policy.yaml:6 container=web\n",
+			"msg=rejected out=eth0 proto=tcp src=203.0.113.1 sport=40000 dst=203.0.113.2 dport=25 section=outbound line=policy.yaml:16\n",
 		} {
 			if !strings.Contains(a.Log(), line) {
 				t.Errorf("the agent's log lacks %s%s", line, a.Log())
@@ -89,16 +90,19 @@ func (w *world) denies(web, db *lab.Node) {
 			client.way(src, dst, 0).ICMP(kind, 0, make([]byte, 8)), client.way(src, dst, 80).TCP(frame.SYN|frame.FIN))
 	}
 	frames = append(frames, client.way(lab.OutsideAddr4, lab.HostWAN4, 5432).TCP(frame.SYN),
-		client.way(lab.OutsideAddr4, w.addr(web), 80).TCP(frame.SYN))
+		client.way("203.0.113.66", lab.HostWAN4, 22).TCP(frame.SYN),
+		client.way(lab.OutsideAddr4, w.addr(web, false).String(), 80).TCP(frame.SYN),
+		client.way(lab.OutsideAddr6, w.addr(web, true).String(), 80).TCP(frame.SYN))
 	if err := w.outside.Send(w.Context(), "eth0", frames...); err != nil {
 		w.Fatal(err)
 	}
-	for from, to := range map[*lab.Node]string{db: "udp " + lab.OutsideAddr4 + ":53", w.host: "tcp " + lab.OutsideAddr4 + ":25"} {
-		proto, at, _ := strings.Cut(to, " ")
-		row := lab.Row{From: from, Source: fmt.Sprintf("%s:40000", w.source(from)), To: at, Proto: proto}
+	for _, row := range []lab.Row{
+		{From: db, Source: w.end(db, false), To: "203.0.113.2:53", Proto: "udp"}, {From: db, Source: w.end(db, true), To: "[2001:db8:1::2]:53", Proto: "udp"},
+		{From: w.host, Source: "203.0.113.1:40000", To: "203.0.113.2:25"}, {From: w.host, Source: "[2001:db8:1::1]:40000", To: "[2001:db8:1::2]:25"},
+	} {
 		d, err := row.Dial()
 		if err == nil {
-			_, err = from.Dial(w.Context(), d)
+			_, err = row.From.Dial(w.Context(), d)
 		}
 		if err != nil {
 			w.Fatal(err)
@@ -106,21 +110,20 @@ func (w *world) denies(web, db *lab.Node) {
 	}
 }
 
-func (w *world) source(n *lab.Node) string {
-	if n == w.host {
-		return lab.HostWAN4
-	}
-	return w.addr(n)
-}
-
 // addr is a container's address on docker0.
-func (w *world) addr(n *lab.Node) string {
+func (w *world) addr(n *lab.Node, v6 bool) netip.Addr {
 	w.Helper()
-	a, err := n.Addr(w.Context(), "", false)
+	a, err := n.Addr(w.Context(), "", v6)
 	if err != nil {
 		w.Fatal(err)
 	}
-	return a.String()
+	return a
+}
+
+// end is the port 40000 of a container.
+func (w *world) end(n *lab.Node, v6 bool) string {
+	w.Helper()
+	return netip.AddrPortFrom(w.addr(n, v6), 40000).String()
 }
 
 // deniedLines is what is told of these packets, sorted, without the time.
@@ -128,18 +131,22 @@ func (w *world) deniedLines(web, db *lab.Node) []string {
 	var all []string
 	for _, way := range []string{"203.0.113.2%s -> 203.0.113.1%s in eth0 ", "[2001:db8:1::2]%s -> [2001:db8:1::1]%s in eth0 "} {
 		for _, end := range []struct{ verdict, port, rest string }{
-			{"deny tcp", ":8080", "policy.yaml:3 container web"}, {"reject tcp", ":9090", "policy.yaml:4"}, {"deny tcp", ":99", "default"},
-			{"deny udp", ":53", "default"}, {"allow udp", ":81", "policy.yaml:6"},
+			{"deny tcp", ":8080", "policy.yaml:6 container web"}, {"reject tcp", ":9090", "policy.yaml:7"}, {"deny tcp", ":99", "default"},
+			{"deny udp", ":53", "default"}, {"allow udp", ":81", "policy.yaml:9"},
 			{"deny tcp", ":80", "- hygiene: no TCP sends these flags together"},
 		} {
 			all = append(all, end.verdict+" "+fmt.Sprintf(way, ":40000", end.port)+end.rest)
 		}
 	}
 	all = append(all, "deny icmp/8 203.0.113.2 -> 203.0.113.1 in eth0 default", "deny icmp6/128 2001:db8:1::2 -> 2001:db8:1::1 in eth0 default",
+		"deny tcp 203.0.113.66:40000 -> 203.0.113.1:22 in eth0 policy.yaml:4",
 		"deny tcp 203.0.113.2:40000 -> 203.0.113.1:5432 in eth0 default container db",
-		"deny tcp 203.0.113.2:40000 -> "+w.addr(web)+":80 in eth0 - container web; a container's own address is dialled from outside",
-		"deny udp "+w.addr(db)+":40000 -> 203.0.113.2:53 in docker0 policy.yaml:11 container db",
-		"reject tcp 203.0.113.1:40000 -> 203.0.113.2:25 from host policy.yaml:13 out by eth0")
+		"deny tcp 203.0.113.2:40000 -> "+w.addr(web, false).String()+":80 in eth0 - container web; a container's own address is dialled from outside",
+		"deny tcp [2001:db8:1::2]:40000 -> ["+w.addr(web, true).String()+"]:80 in eth0 - container web; a container's own address is dialled from outside",
+		"deny udp "+w.end(db, false)+" -> 203.0.113.2:53 in docker0 policy.yaml:14 container db",
+		"deny udp "+w.end(db, true)+" -> [2001:db8:1::2]:53 in docker0 policy.yaml:14 container db",
+		"reject tcp 203.0.113.1:40000 -> 203.0.113.2:25 from host policy.yaml:16 out by eth0",
+		"reject tcp [2001:db8:1::1]:40000 -> [2001:db8:1::2]:25 from host policy.yaml:16 out by eth0")
 	slices.Sort(all)
 	return all
 }

@@ -48,7 +48,11 @@ func (h *Host) Apply(ctx context.Context, o Options) (*Result, error) {
 	err := h.locked(ctx, o.Wait, func(c *change) error {
 		c.opts = o
 		err := c.apply(ctx)
+		if err != nil && c.honoured && !c.took("commit") {
+			c.endDeniedSince(context.WithoutCancel(ctx))
+		}
 		if c.expected != nil {
+			c.noteUnseen(c.inv)
 			result = c.result()
 		}
 		return err

@@ -146,7 +146,6 @@ func (c *change) load(ctx context.Context) error {
 		return err
 	}
 	c.chosen, c.others = readingOf(readings, backend)
-	c.noteUnseen(c.inv)
 	return nil
 }
 

@@ -112,6 +112,7 @@ func (c *change) goBack(ctx context.Context, why string) error {
 		return &FailedError{Doing: "taking back the change that was not confirmed", Err: err, Left: "it is in force still",
 			Next: "apply the policy of before"}
 	}
+	c.endDeniedSince(context.WithoutCancel(ctx))
 	return nil
 }
 
@@ -197,6 +198,9 @@ func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...a
 		}
 		taken = true
 		err := c.takeBack(context.WithoutCancel(ctx), "")
+		if err == nil {
+			c.endDeniedSince(context.WithoutCancel(ctx))
+		}
 		for _, n := range c.notices {
 			say("%s", n)
 		}

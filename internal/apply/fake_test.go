@@ -134,6 +134,7 @@ type world struct {
 	up        time.Duration
 	looks     int
 	ways      []guard.Way
+	logins    []guard.Way
 	blind     error
 	watchdogs []string // the pending changes that a process was started for
 	dead      bool     // those processes are gone
@@ -150,6 +151,7 @@ func newWorld(t *testing.T) *world {
 		Backends:  []kernel.Backend{w.nft, w.ipt},
 		Inventory: func(context.Context) (*inventory.Inventory, error) { return hostInventory(), nil },
 		WaysIn:    func(*inventory.Inventory) (guard.Found, error) { return guard.Found{Ways: w.ways}, w.blind },
+		Logins:    func(*inventory.Inventory) (guard.Found, error) { return guard.Found{Ways: w.logins}, nil },
 		Variant:   func(context.Context) (string, string) { return "iptables-nft", "the test says so" },
 		Adopt:     func() error { return nil },
 		Scratch:   func(f func() error) error { return f() },

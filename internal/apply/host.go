@@ -30,12 +30,13 @@ type Host struct {
 
 	Inventory func(context.Context) (*inventory.Inventory, error)
 	WaysIn    func(*inventory.Inventory) (guard.Found, error)
-	Variant   func(context.Context) (name, why string)  // the backend of the variant of iptables that this host uses
-	Adopt     func() error                              // tells connection tracking of flows that run already
-	Running   Connections                               // the connections that run
-	Scratch   func(func() error) error                  // runs a function in a scratch network namespace
-	Watchdog  func(pending string) (pid int, err error) // starts the process that takes a pending change back
-	Alive     func(pid int, pending string) bool        // tells whether that process is there
+	Logins    func(*inventory.Inventory) (guard.Found, error) // the ways in of whoever is logged in, wherever this process comes from
+	Variant   func(context.Context) (name, why string)        // the backend of the variant of iptables that this host uses
+	Adopt     func() error                                    // tells connection tracking of flows that run already
+	Running   Connections                                     // the connections that run
+	Scratch   func(func() error) error                        // runs a function in a scratch network namespace
+	Watchdog  func(pending string) (pid int, err error)       // starts the process that takes a pending change back
+	Alive     func(pid int, pending string) bool              // tells whether that process is there
 	Now       func() time.Time
 	Uptime    func() time.Duration // CLOCK_BOOTTIME
 	Boot      string               // tells one boot of the kernel from another
@@ -57,6 +58,7 @@ func Local(c Config) *Host {
 		Backends:  []kernel.Backend{nft.New(), ipt.New(ipt.NFT, ipt.Options{}), ipt.New(ipt.Legacy, ipt.Options{})},
 		Inventory: func(ctx context.Context) (*inventory.Inventory, error) { return watch.Inventory(ctx, c.DockerHost) },
 		WaysIn:    guard.Find,
+		Logins:    guard.Logins,
 		Variant:   variant,
 		Adopt:     adopt,
 		Running:   liveConnections{},

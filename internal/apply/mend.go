@@ -21,7 +21,8 @@ type Mended struct {
 }
 
 // Mend puts what is recorded in force again, as it is recorded, where the kernel holds something else. It neither reads
-// the policy nor asks Docker, so that it is done within milliseconds. A change that nobody confirmed in time is taken
+// the policy nor asks Docker, so that it is done within milliseconds; then connections end that were made in the gap and
+// that the policy denies. A change that nobody confirmed in time is taken
 // back first. Where nothing is to be in force, or was since this boot, there is nothing to mend.
 func (h *Host) Mend(ctx context.Context, wait time.Duration) (*Mended, error) {
 	done := &Mended{}
@@ -50,11 +51,14 @@ func (c *change) mend(ctx context.Context, done *Mended) error {
 		return fmt.Errorf("reading what %s holds: %w", b.Name(), err)
 	}
 	d := Compare(held, &c.record.Listing)
-	if d.None() {
-		return nil
+	if !d.None() {
+		done.Missing, done.Added, done.Changed = len(d.Added)+len(d.Sets), len(d.Missing), true
+		err = c.step("mend", func() error { return c.putRecordBack(ctx, b) })
 	}
-	done.Missing, done.Added, done.Changed = len(d.Added)+len(d.Sets), len(d.Missing), true
-	return c.step("mend", func() error { return c.putRecordBack(ctx, b) })
+	if err == nil && (done.Changed || c.honoured) {
+		c.endDeniedSince(ctx)
+	}
+	return err
 }
 
 // putRecordBack commits the recorded ruleset and looks whether it is there.

@@ -50,6 +50,7 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, h.failed(doing, err)
 	}
+	c.noteUnseen(c.inv)
 	r := c.result()
 	p := &Plan{
 		File: r.File, Hash: r.Hash, Backend: r.Backend, Why: r.Why, Changed: r.Changed, Difference: r.Difference,

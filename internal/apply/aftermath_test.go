@@ -1,0 +1,210 @@
+package apply_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"quaywall/internal/apply"
+	"quaywall/internal/guard"
+	"quaywall/internal/inventory"
+	"quaywall/internal/recheck"
+)
+
+// connections are those that run on a world.
+type connections struct{ live, ended []recheck.Flow }
+
+func (c *connections) List(bool) (*apply.Running, error) {
+	none := func(uint16) bool { return false }
+	return &apply.Running{Flows: slices.Clone(c.live), Host: recheck.Host{
+		Listens: func(uint8, netip.AddrPort) bool { return true }, Ephemeral: none}}, nil
+}
+
+func (c *connections) End(_ *apply.Running, denied []recheck.Flow) error {
+	c.ended = append(c.ended, denied...)
+	c.live = slices.DeleteFunc(c.live, func(f recheck.Flow) bool { return slices.Contains(denied, f) })
+	return nil
+}
+
+// dialled is a connection from outside to a port of the world's host.
+func dialled(port uint16) recheck.Flow {
+	to := recheck.Tuple{Proto: 6, Src: netip.MustParseAddrPort("198.51.100.7:50000"),
+		Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), port)}
+	return recheck.Flow{Orig: to, Reply: to.Reversed(), ID: uint32(port)}
+}
+
+// Trap 14: what only the policy that was taken back allowed ends with it, however it is taken back, and what came in while
+// rules were missing ends with the mending. What is recorded is what is in force, and nobody who is logged in is cut off.
+func TestConnectionsEndWithWhatAllowedThem(t *testing.T) {
+	for name, c := range map[string]struct {
+		back   func(t *testing.T, w *world, task string)
+		spared bool
+	}{
+		"taken back in time": {back: func(t *testing.T, w *world, task string) { w.pass(time.Minute); w.watchdog(t, task) }},
+		"declined": {back: func(t *testing.T, w *world, _ string) {
+			if err := w.Decline(t.Context(), "", 0); err != nil {
+				t.Error(err)
+			}
+		}},
+		"confirmed too late": {back: func(t *testing.T, w *world, _ string) {
+			w.pass(time.Minute)
+			if _, err := w.Confirm(t.Context(), "", 0); err == nil {
+				t.Error("it was confirmed")
+			}
+		}},
+		"taken back by the agent": {back: func(t *testing.T, w *world, _ string) { w.pass(time.Minute); w.mend(t) }},
+		"taken back first by an apply that fails": {back: func(t *testing.T, w *world, _ string) {
+			w.pass(time.Minute)
+			w.overwrite(t, w.policy, broken)
+			if _, err := w.Apply(t.Context(), w.options()); err == nil {
+				t.Error("it did not fail")
+			}
+		}},
+		"mended": {back: func(t *testing.T, w *world, _ string) {
+			w.back(t, 1)
+			w.Running.(*connections).live = []recheck.Flow{dialled(80), dialled(81)}
+			w.Running.(*connections).ended = nil
+			w.nft.held = nil
+			if m := w.mend(t); !strings.Contains(strings.Join(m.Notices, " "), "1 live connections that the policy denies were ended") {
+				t.Errorf("%q", m.Notices)
+			}
+		}},
+		"of somebody who is logged in": {spared: true, back: func(t *testing.T, w *world, task string) {
+			w.logins = []guard.Way{{Kind: guard.Session, PID: 812, Process: "sshd", Proto: 6,
+				Local: dialled(81).Orig.Dst, Peer: dialled(81).Orig.Src, Interfaces: []string{"eth0"}}}
+			w.pass(time.Minute)
+			w.watchdog(t, task)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				running := &connections{}
+				w.Running = running
+				w.put(t, 80)
+				task := w.confirm(t, 80, 81)
+				running.live = []recheck.Flow{dialled(80), dialled(81)}
+				c.back(t, w, task)
+				want := []recheck.Flow{dialled(81)}
+				if c.spared {
+					want = nil
+				}
+				if !slices.Equal(running.ended, want) {
+					t.Errorf("ended %+v", running.ended)
+				}
+				if !c.spared && len(w.nft.flows) != 1 {
+					t.Errorf("kept from coming back: %v", w.nft.flows)
+				}
+				if s, err := w.Status(t.Context()); err != nil || !s.InForce || s.HasDrift() {
+					t.Errorf("status %+v, %v", s, err)
+				}
+			})
+		})
+	}
+}
+
+// An apply takes an overdue change back first; what it puts in force itself decides which connections end.
+func TestConnectionsGoOnThatTheNextPolicyAllows(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		running := &connections{}
+		w.Running = running
+		w.put(t, 80)
+		w.confirm(t, 80, 81)
+		running.live = []recheck.Flow{dialled(81)}
+		w.pass(time.Minute)
+		w.mustApply(t, w.options())
+		if len(running.ended) > 0 {
+			t.Errorf("ended %+v", running.ended)
+		}
+	})
+}
+
+// Without Docker's answer connections end, and the rules stay as they were recorded.
+func TestConnectionsEndWithoutDocker(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		running := &connections{live: []recheck.Flow{dialled(81)}}
+		w.put(t, 80)
+		w.Running = running
+		before := w.rules()
+		w.nft.held = nil
+		w.Inventory = func(context.Context) (*inventory.Inventory, error) {
+			inv := hostInventory()
+			inv.Docker.Problem = "no answer"
+			return inv, nil
+		}
+		w.mend(t)
+		if len(running.ended) != 1 || !slices.Equal(before, w.rules()) {
+			t.Errorf("ended %+v, rules\n%s", running.ended, w.held())
+		}
+	})
+}
+
+// The same with a kernel: a stream from a server that only sends ends with the policy that let its client in, and with the
+// mending of rules that were gone when it dialled.
+func TestStreamsEndWithWhatAllowedThem(t *testing.T) {
+	t.Parallel()
+	onEachBackend(t, func(t *testing.T, backend string) {
+		s := newStreet(t)
+		h := local(t, t.TempDir())
+		h.Logins = h.WaysIn
+		h.Watchdog = func(string) (int, error) { return os.Getpid(), nil }
+		for _, port := range []string{"7001", "7002"} {
+			serve(t, s.host, "tcp", net.JoinHostPort(s.host.v4, port))
+		}
+		dial := func(port string) *stream { return tuneIn(t, s.client, "tcp", net.JoinHostPort(s.host.v4, port)) }
+		s.host.Do(t, func() { applyText(t, h, backend, "version: 1\ninbound:\n  - allow: [ssh, 7002]\n") })
+		blessed := dial("7002")
+		check := func(when string, doomed *stream) {
+			t.Helper()
+			if !doomed.ended() {
+				t.Errorf("%s the connection goes on that the policy denies", when)
+			}
+			if !blessed.flows() {
+				t.Errorf("%s the connection ended that the policy allows", when)
+			}
+			s.host.Do(t, func() {
+				if st, err := h.Status(t.Context()); err != nil || !st.InForce || st.HasDrift() {
+					t.Errorf("%s: status %+v, %v", when, st, err)
+				}
+			})
+		}
+		file := filepath.Join(t.TempDir(), "looser.yaml")
+		if err := os.WriteFile(file, []byte("version: 1\ninbound:\n  - allow: [ssh, 7001, 7002]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.host.Do(t, func() {
+			o := apply.Options{Policy: file, Given: true, Backend: backend, Wait: time.Minute, Confirm: time.Hour}
+			if _, err := h.Apply(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		})
+		doomed := dial("7001")
+		s.host.Do(t, func() {
+			if err := h.Decline(t.Context(), "", time.Minute); err != nil {
+				t.Error(err)
+			}
+		})
+		check("after the change was taken back", doomed)
+		s.host.Do(t, func() {
+			for _, b := range h.Backends {
+				if b.Name() == backend {
+					if err := b.Remove(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+		doomed = dial("7001")
+		s.host.Do(t, func() {
+			if m, err := h.Mend(t.Context(), time.Minute); err != nil || !m.Changed {
+				t.Errorf("%+v, %v", m, err)
+			}
+		})
+		check("after the mending", doomed)
+	})
+}

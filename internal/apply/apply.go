@@ -45,7 +45,7 @@ type Result struct {
 func (h *Host) Apply(ctx context.Context, o Options) (*Result, error) {
 	const doing = "putting the policy in force"
 	var result *Result
-	err := h.locked(ctx, o.Wait, func(c *change) error {
+	err := h.locked(ctx, doing, o.Wait, func(c *change) error {
 		c.opts = o
 		err := c.apply(ctx)
 		if err != nil && c.honoured && !c.took("commit") {
@@ -57,17 +57,17 @@ func (h *Host) Apply(ctx context.Context, o Options) (*Result, error) {
 		}
 		return err
 	})
-	return result, h.failed(doing, err)
+	return result, err
 }
 
-// locked runs f with the lock held and the state read. What is overdue is done first.
-func (h *Host) locked(ctx context.Context, wait time.Duration, f func(*change) error) error {
+// locked runs f with the lock held and the state read. Errors say what was being done.
+func (h *Host) locked(ctx context.Context, doing string, wait time.Duration, f func(*change) error) error {
 	if err := checkPrivilege(); err != nil {
-		return err
+		return h.failed(doing, err)
 	}
 	l, err := h.lock(ctx, wait)
 	if err != nil {
-		return err
+		return h.failed(doing, err)
 	}
 	c := &change{host: h, ns: here()}
 	defer c.ns.close()
@@ -78,7 +78,7 @@ func (h *Host) locked(ctx context.Context, wait time.Duration, f func(*change) e
 	if err == nil {
 		err = f(c)
 	}
-	return errors.Join(err, l.Release())
+	return c.failed(doing, errors.Join(err, l.Release()))
 }
 
 // lock takes the lock, and tells whom it waits for.

@@ -50,7 +50,7 @@ type Confirmed struct {
 // is an error.
 func (h *Host) Confirm(ctx context.Context, pending string, wait time.Duration) (*Confirmed, error) {
 	var done *Confirmed
-	err := h.locked(ctx, wait, func(c *change) error {
+	err := h.locked(ctx, "confirming the change", wait, func(c *change) error {
 		if err := c.waits(pending); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (h *Host) Confirm(ctx context.Context, pending string, wait time.Duration) 
 		return h.Store.Set(c.state)
 	})
 	if err != nil {
-		return nil, h.failed("confirming the change", err)
+		return nil, err
 	}
 	return done, nil
 }
@@ -84,7 +84,7 @@ func (c *change) waits(pending string) error {
 
 // Decline takes a change of that ID back at once, as if its time were over.
 func (h *Host) Decline(ctx context.Context, pending string, wait time.Duration) error {
-	err := h.locked(ctx, wait, func(c *change) error {
+	return h.locked(ctx, "taking the change back", wait, func(c *change) error {
 		if err := c.waits(pending); err != nil {
 			return err
 		}
@@ -94,7 +94,6 @@ func (h *Host) Decline(ctx context.Context, pending string, wait time.Duration) 
 		}
 		return c.goBack(ctx, why)
 	})
-	return h.failed("taking the change back", err)
 }
 
 func (c *change) tooLate(ctx context.Context) error {
@@ -143,12 +142,12 @@ func (h *Host) WaitAndUndo(ctx context.Context, task string, log io.Writer) erro
 			}
 			return nil
 		}
-		say("taking the unconfirmed change back: %v", err)
+		say("%v", err)
 		if !sleep(ctx, undoPause) {
 			break
 		}
 	}
-	return fmt.Errorf("taking the unconfirmed change back: %w", err)
+	return err
 }
 
 // awaitDeadline waits until the pending change of a task is overdue, and gives what was recorded then. It is false where
@@ -185,7 +184,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // undo takes a pending change back if it is still the one, as it was last seen on the disk. Where that is damaged or gone
 // by now, the change is taken back unless it was taken out: a stop that found no space on the disk removes the record.
 func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...any)) (taken bool, err error) {
-	err = h.locked(ctx, undoWait, func(c *change) error {
+	err = h.locked(ctx, "taking the unconfirmed change back", undoWait, func(c *change) error {
 		if c.state.IsZero() && c.holdsAnything(ctx) {
 			c.state = last
 			if record, err := h.Store.Record(last.Current); err == nil {
@@ -197,10 +196,7 @@ func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...a
 			return nil
 		}
 		taken = true
-		err := c.takeBack(context.WithoutCancel(ctx), "")
-		if err == nil {
-			c.endDeniedSince(context.WithoutCancel(ctx))
-		}
+		err := c.goBack(ctx, "")
 		for _, n := range c.notices {
 			say("%s", n)
 		}

@@ -486,6 +486,63 @@ func TestUndoWithADamagedRecord(t *testing.T) {
 	})
 }
 
+// A disk that can't be written any more: stop works, and doesn't say that nothing was changed.
+func TestStopOnAReadOnlyDisk(t *testing.T) {
+	w := newWorld(t)
+	disk.Run(t, 256<<10, func(dir string) {
+		netns.Run(t, func() {
+			w.Store, w.RunDir = store.Open(filepath.Join(dir, "state")), filepath.Join(dir, "run")
+			w.write(t, 80)
+			_, err := w.Apply(t.Context(), w.options())
+			if err = errors.Join(err, disk.ReadOnly(dir)); err != nil {
+				t.Error(err)
+				return
+			}
+			_, err = w.Stop(t.Context(), 0)
+			var failed *apply.FailedError
+			if !errors.As(err, &failed) || !strings.HasPrefix(failed.Left, "they were taken out") || !errors.Is(err, syscall.EROFS) || w.nft.held != nil {
+				t.Errorf("%v; held %v", err, w.nft.held != nil)
+			}
+		})
+	})
+}
+
+// What was done first is told also where the rest fails.
+func TestNoticesTravelWithErrors(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		w.put(t, 80)
+		overdue := func() {
+			w.confirm(t, 81)
+			w.dead = true
+			w.pass(time.Hour)
+		}
+		told := func(err error) {
+			t.Helper()
+			var noted *apply.NotedError
+			if !errors.As(err, &noted) || !strings.Contains(strings.Join(noted.Notices, " "), "taken back first") {
+				t.Errorf("%v says nothing of what was done first", err)
+			}
+		}
+		overdue()
+		w.overwrite(t, w.policy, broken)
+		_, err := w.Apply(t.Context(), w.options())
+		told(err)
+		var invalid *apply.InvalidError
+		if !errors.As(err, &invalid) || invalid.Left != "nothing else was changed" {
+			t.Errorf("%+v", invalid)
+		}
+		overdue()
+		w.write(t, 82)
+		w.nft.fail["preflight"] = errors.New("boom")
+		_, err = w.Apply(t.Context(), w.options())
+		told(err)
+		var failed *apply.FailedError
+		if !errors.As(err, &failed) || failed.Left != "nothing else was changed" {
+			t.Errorf("%+v", failed)
+		}
+	})
+}
+
 // A full disk: apply refuses before it changes anything, stop works all the same.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -63,17 +64,48 @@ func (e *FailedError) Error() string { return fmt.Sprintf("%s: %v; %s", e.Doing,
 
 func (e *FailedError) Unwrap() error { return e.Err }
 
+// NotedError is an error with what else there is to tell, as a Result has it.
+type NotedError struct {
+	Err     error
+	Notices []string // sentences without a full stop
+}
+
+func (e *NotedError) Error() string { return e.Err.Error() }
+
+func (e *NotedError) Unwrap() error { return e.Err }
+
 const nothingChanged = "nothing was changed"
 
-// failed is the failure of a step before anything was changed. Errors that say it all go through as they are.
+// failed is the failure of a step before anything was changed.
 func (h *Host) failed(doing string, err error) error {
+	return (&change{host: h}).failed(doing, err)
+}
+
+// failed is the failure of a change, with what there is to tell. Errors that say what is in force go through as they are.
+func (c *change) failed(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	left := nothingChanged
+	if c.honoured {
+		left = "nothing else was changed"
+	}
 	var invalid *InvalidError
 	var refused *RefusedError
 	var failed *FailedError
-	if err == nil || errors.As(err, &invalid) || errors.As(err, &refused) || errors.As(err, &failed) {
-		return err
+	switch {
+	case errors.As(err, &invalid):
+		told := *invalid
+		told.Left = cmp.Or(told.Left, left)
+		err = &told
+	case errors.As(err, &refused), errors.As(err, &failed):
+	default:
+		err = &FailedError{Doing: doing, Err: c.host.withPayload(err), Left: left}
 	}
-	return &FailedError{Doing: doing, Err: h.withPayload(err), Left: nothingChanged}
+	if len(c.notices) > 0 {
+		err = &NotedError{Err: err, Notices: c.notices}
+	}
+	return err
 }
 
 // withPayload writes a refused payload into a file that the error then names.

@@ -26,14 +26,14 @@ type Mended struct {
 // back first. Where nothing is to be in force, or was since this boot, there is nothing to mend.
 func (h *Host) Mend(ctx context.Context, wait time.Duration) (*Mended, error) {
 	done := &Mended{}
-	err := h.locked(ctx, wait, func(c *change) error {
+	err := h.locked(ctx, "mending the rules", wait, func(c *change) error {
 		c.honour(ctx)
 		err := c.mend(context.WithoutCancel(ctx), done)
 		done.Notices = c.notices
 		return err
 	})
 	if err != nil {
-		return nil, h.failed("mending the rules", err)
+		return nil, err
 	}
 	return done, nil
 }
@@ -82,7 +82,9 @@ func (c *change) putRecordBack(ctx context.Context, b kernel.Backend) error {
 
 // Locked runs f while no other quaywall changes this host.
 func (h *Host) Locked(ctx context.Context, wait time.Duration, f func() error) error {
-	return h.locked(ctx, wait, func(*change) error { return f() })
+	var err error
+	locked := h.locked(ctx, "taking the lock", wait, func(*change) error { err = f(); return nil })
+	return errors.Join(locked, err)
 }
 
 // Privileged tells whether this process may change rules at all; the error says what it needs.

@@ -20,15 +20,16 @@ type Stopped struct {
 // Stop takes everything of quaywall's out of the kernel, whichever backend put it there, and looks whether it is gone.
 // Records are kept. A full disk doesn't keep anybody from stopping.
 func (h *Host) Stop(ctx context.Context, wait time.Duration) (*Stopped, error) {
+	const doing = "taking quaywall's rules out"
 	var done *Stopped
-	err := h.locked(ctx, wait, func(c *change) error {
+	err := h.locked(ctx, doing, wait, func(c *change) error {
 		done = &Stopped{Cancelled: c.state.Pending != nil}
 		err := c.stop(context.WithoutCancel(ctx), done)
 		done.Notices = c.notices
 		return err
 	})
 	if err != nil {
-		return nil, h.failed("taking quaywall's rules out", err)
+		return nil, err
 	}
 	return done, nil
 }
@@ -44,7 +45,11 @@ func (c *change) stop(ctx context.Context, done *Stopped) error {
 		return &FailedError{Doing: "taking quaywall's rules out", Err: c.host.withPayload(err), Left: "some are still there",
 			Next: "see quaywall status, and stop again"}
 	}
-	return record()
+	if err := record(); err != nil {
+		return &FailedError{Doing: "taking quaywall's rules out", Err: err, Left: "they were taken out, but that is not recorded",
+			Next: "stop again once " + c.host.Store.Dir() + " can be written: until then the agent, or the end of the time for a confirmation, may bring rules back"}
+	}
+	return nil
 }
 
 // forget prepares the record that nothing is in force. Where there is no space for it, everything is forgotten instead:

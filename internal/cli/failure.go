@@ -36,6 +36,7 @@ type failure struct {
 	next   string // what to do next, a sentence without a full stop
 	list   diag.List
 	cuts   []CutAnswer
+	notes  []string                 // what else there is to tell, sentences without a full stop
 	source func(file string) []byte // the texts that list is about; nil where there are none
 }
 
@@ -109,11 +110,12 @@ type ErrorBody struct {
 	Message     string      `json:"message"`
 	Next        string      `json:"next,omitempty"` // what to do
 	Diagnostics diag.List   `json:"diagnostics,omitempty"`
-	Cuts        []CutAnswer `json:"cuts,omitempty"` // ways in that the policy would cut
+	Cuts        []CutAnswer `json:"cuts,omitempty"`    // ways in that the policy would cut
+	Notices     []string    `json:"notices,omitempty"` // what else there is to tell: sentences without a full stop
 }
 
 func (a *app) reportJSON(f *failure) {
-	body := ErrorBody{Status: f.status, Doing: f.doing, Next: f.next, Diagnostics: f.list, Cuts: f.cuts}
+	body := ErrorBody{Status: f.status, Doing: f.doing, Next: f.next, Diagnostics: f.list, Cuts: f.cuts, Notices: f.notes}
 	if f.err != nil {
 		body.Message = f.err.Error()
 	}
@@ -126,6 +128,7 @@ func (a *app) reportText(f *failure) {
 		source = func(string) []byte { return nil }
 	}
 	a.diagnostics(f.list, source)
+	a.notices(f.notes)
 	fmt.Fprintf(a.env.Stderr, "%s %s\n", a.onStderr().bad("quaywall:"), f.Error())
 	if f.next != "" {
 		fmt.Fprintf(a.env.Stderr, "  %s\n", f.next)

@@ -48,20 +48,26 @@ func (a *app) applyOptions() apply.Options {
 // explained turns an error of package apply into the failure that a person sees.
 func (a *app) explained(err error) error {
 	a.settled()
+	if err == nil {
+		return nil
+	}
+	f := &failure{status: Failed, err: err}
 	var invalid *apply.InvalidError
 	var refused *apply.RefusedError
 	var failed *apply.FailedError
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &invalid):
-		return &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List, invalid.Left), list: invalid.List, source: invalid.Sources.Text}
+		f = &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List, invalid.Left), list: invalid.List, source: invalid.Sources.Text}
 	case errors.As(err, &refused):
-		return &failure{status: Refused, err: refused, next: refused.Next(), cuts: cutAnswers(refused.Cuts)}
+		f = &failure{status: Refused, err: refused, next: refused.Next(), cuts: cutAnswers(refused.Cuts)}
 	case errors.As(err, &failed):
-		return &failure{status: Failed, doing: failed.Doing, err: fmt.Errorf("%w; %s", failed.Err, failed.Left), next: failed.Next}
+		f = &failure{status: Failed, doing: failed.Doing, err: fmt.Errorf("%w; %s", failed.Err, failed.Left), next: failed.Next}
 	}
-	return err
+	var noted *apply.NotedError
+	if errors.As(err, &noted) {
+		f.notes = noted.Notices
+	}
+	return f
 }
 
 // CutAnswer is a way in that a policy would cut.

@@ -214,6 +214,18 @@ func TestInit(t *testing.T) {
 	m.quaywall(t, "stop").expect(t, 0, nil, []string{})
 }
 
+// TestNoticesWithErrors: what was done before a command failed is told, in JSON too.
+func TestNoticesWithErrors(t *testing.T) {
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", "version: 1\ninbound:\n  - allow: ssh\n")
+	m.quaywall(t, "apply policy.yaml").expect(t, 0, nil, nil)
+	write(t, filepath.Join(m.dir, "state"), "state.json", "x")
+	write(t, m.dir, "policy.yaml", "version: 1\ninbound:\n  - allow: htps\n")
+	m.quaywall(t, "apply policy.yaml --json").expect(t, 2, nil, []string{`"notices": [`, "is damaged"})
+	write(t, filepath.Join(m.dir, "state"), "state.json", "x")
+	m.quaywall(t, "apply policy.yaml").expect(t, 2, nil, []string{"note: ", "is damaged", "1 error; nothing was changed"})
+}
+
 // TestConfirm: a change stays when it is confirmed, and goes when it isn't.
 func TestConfirm(t *testing.T) {
 	m := newMachine(t)

@@ -7,7 +7,8 @@
 // The lock is an abstract Unix socket, which belongs to the network namespace: two processes with different run
 // directories exclude each other all the same. A locked file in the run directory goes with it: it says who holds the
 // lock, and keeps processes of different network namespaces that share a directory apart. The kernel frees both when
-// the process ends, however it ends.
+// the process ends, however it ends. Where the run directory can't be written, being full or read-only, the file is locked
+// as it is, and where there is none the socket alone is the lock: stopping must work then too.
 //
 // Be aware: the name of an abstract socket can be taken by any local user. A holder that is neither root nor the caller
 // is no quaywall that could change anything: then the file alone decides, and Lock.Squatter tells.
@@ -89,7 +90,8 @@ func Take(ctx context.Context, runDir string, wait time.Duration) (*Lock, error)
 	for {
 		holder, err := l.try()
 		if err == nil && holder == nil {
-			return l, l.sign()
+			l.sign()
+			return l, nil
 		}
 		if err == nil && !time.Now().Before(deadline) {
 			err = &BusyError{Holder: *holder, Waited: wait}
@@ -103,11 +105,24 @@ func Take(ctx context.Context, runDir string, wait time.Duration) (*Lock, error)
 	}
 }
 
+// openFile opens the file, nil where there is none and none can be made.
 func openFile(runDir string) (*os.File, error) {
-	if err := os.MkdirAll(runDir, 0o700); err != nil {
+	path := filepath.Join(runDir, fileName)
+	err := os.MkdirAll(runDir, 0o700)
+	if err == nil {
+		var file *os.File
+		if file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600); err == nil {
+			return file, nil
+		}
+	}
+	if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(runDir, fileName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	file, readErr := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(readErr, os.ErrNotExist) {
+		return nil, nil
+	}
+	return file, readErr
 }
 
 func sleep(ctx context.Context) error {
@@ -127,6 +142,9 @@ func (l *Lock) try() (*Holder, error) {
 			return holder, err
 		}
 	}
+	if l.file == nil {
+		return nil, l.withoutFile()
+	}
 	err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		h, _ := l.read()
@@ -136,6 +154,14 @@ func (l *Lock) try() (*Holder, error) {
 		return nil, fmt.Errorf("locking %s: %w", l.file.Name(), err)
 	}
 	return nil, nil
+}
+
+// withoutFile tells whether the socket alone will do.
+func (l *Lock) withoutFile() error {
+	if l.Squatter != nil {
+		return fmt.Errorf("taking the lock: %v has taken its name, and the run directory can't be written: end that process", l.Squatter)
+	}
+	return nil
 }
 
 // bind takes the socket's name.
@@ -192,6 +218,9 @@ func commandLine(pid int) string {
 
 // read is who signed the file last.
 func (l *Lock) read() (Holder, error) {
+	if l.file == nil {
+		return Holder{}, os.ErrNotExist
+	}
 	text, err := os.ReadFile(l.file.Name())
 	if err != nil {
 		return Holder{}, err
@@ -203,15 +232,14 @@ func (l *Lock) read() (Holder, error) {
 
 // sign writes into the file who holds the lock. That it can't be written (a full disk) is no reason to do without the
 // lock: the name is a help for others.
-func (l *Lock) sign() error {
+func (l *Lock) sign() {
 	text, err := json.Marshal(Holder{PID: os.Getpid(), Command: strings.Join(os.Args, " "), Since: time.Now().Truncate(time.Second)})
-	if err != nil {
-		return err
+	if err != nil || l.file == nil {
+		return
 	}
 	if l.file.Truncate(0) == nil {
 		_, _ = l.file.WriteAt(append(text, '\n'), 0)
 	}
-	return nil
 }
 
 // Release frees the lock.
@@ -220,5 +248,8 @@ func (l *Lock) Release() error {
 	if l.socket != nil {
 		err = l.socket.Close()
 	}
-	return errors.Join(err, l.file.Close())
+	if l.file != nil {
+		err = errors.Join(err, l.file.Close())
+	}
+	return err
 }

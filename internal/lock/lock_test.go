@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"quaywall/internal/lock"
+	"quaywall/internal/testkit/disk"
 	"quaywall/internal/testkit/netns"
 )
 
@@ -161,4 +163,56 @@ func TestAnOrdinaryUserCannotKeepRootOut(t *testing.T) {
 			t.Error("the file did not keep a second one out")
 		}
 	})
+}
+
+// A run directory that can't be written keeps nobody from stopping: a lock file that is there is locked all the same, and
+// where there is none the socket alone keeps others out, unless somebody has taken its name.
+func TestReadOnlyRunDirectory(t *testing.T) {
+	for _, signed := range []bool{true, false} {
+		disk.Run(t, 64<<10, func(dir string) {
+			if signed {
+				if l, err := lock.Take(t.Context(), dir, 0); err != nil || l.Release() != nil {
+					t.Error(err)
+				}
+			}
+			if err := disk.ReadOnly(dir); err != nil {
+				t.Error(err)
+				return
+			}
+			l, err := lock.Take(t.Context(), dir, 0)
+			if err != nil {
+				t.Errorf("lock file there: %v: %v", signed, err)
+				return
+			}
+			var busy *lock.BusyError
+			if _, err := lock.Take(t.Context(), dir, 0); !errors.As(err, &busy) {
+				t.Errorf("lock file there: %v: the second: %v", signed, err)
+			}
+			if err := l.Release(); err != nil {
+				t.Error(err)
+			}
+			squatter := hold(t, squatVar+"=1", 65534)
+			l, err = lock.Take(t.Context(), dir, 0)
+			if (err == nil) != signed {
+				t.Errorf("lock file there: %v, the name taken by another: %v", signed, err)
+			}
+			if l != nil {
+				_ = l.Release()
+			}
+			squatter.Process.Kill()
+			squatter.Wait()
+		})
+	}
+}
+
+// Whatever else is wrong with the file is an error: somebody may have put a link there.
+func TestLockFileThatIsALink(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("/dev/null", filepath.Join(dir, "lock")); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := lock.Take(t.Context(), dir, 0); err == nil {
+		t.Error("the link was followed")
+		_ = l.Release()
+	}
 }

@@ -42,7 +42,7 @@ func Single(runDir, what string) (io.Closer, error) {
 		err = &RunningError{What: what, Holder: h}
 	}
 	if err == nil {
-		err = l.sign()
+		l.sign()
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())

@@ -41,6 +41,11 @@ func Run(t testing.TB, size int, f func(dir string)) {
 	}
 }
 
+// ReadOnly lets nobody write to the disk of Run any more. It is for the function that Run runs.
+func ReadOnly(dir string) error {
+	return unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+}
+
 func mount(dir string, size int) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("making a mount namespace: %w", err)

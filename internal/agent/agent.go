@@ -151,6 +151,7 @@ func (a *Agent) work(ctx context.Context) {
 	}
 	if due&Record != 0 {
 		a.readRecord()
+		a.tellFacts() // at once: packets are denied by that already
 	}
 	if due&Own != 0 || isOver(a.honourAt, now) {
 		a.disorder, a.honourAt = true, time.Time{}

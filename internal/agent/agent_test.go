@@ -480,20 +480,6 @@ func TestSourceFails(t *testing.T) {
 	}
 }
 
-// TestSilentSource: one that hints at nothing is followed from when it is watched.
-func TestSilentSource(t *testing.T) {
-	c := clock{now: func() time.Time { return began }, sleep: func(context.Context, time.Duration) bool { return false }}
-	var told []string
-	s := Source{Watch: func(context.Context, func(Hint, string)) error {
-		told = append(told, "watched")
-		return errors.New("broken")
-	}}
-	s.follow(t.Context(), c, slog.New(slog.DiscardHandler), func(Hint, string) {}, func(err error) { told = append(told, fmt.Sprint(err)) })
-	if want := []string{"<nil>", "watched", "broken"}; !slices.Equal(told, want) {
-		t.Errorf("told %q, want %q", told, want)
-	}
-}
-
 // TestRun: the loop as it is, with its goroutines: hints from many at a time arrive, and it ends.
 func TestRun(t *testing.T) {
 	w := newWorld(t)

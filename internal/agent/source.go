@@ -15,7 +15,7 @@ type Source struct {
 
 	// Watch blocks until ctx ends or the source fails. It hints all its kinds once it is subscribed and after something was
 	// lost, and then what may have changed; by is the program that did it, "" where that is not known. Without an error it
-	// ended because there is nothing to watch for now.
+	// ended because there is nothing to watch for now. A source of no kind hints once that it is subscribed.
 	Watch func(ctx context.Context, hint func(h Hint, by string)) error
 }
 
@@ -40,9 +40,6 @@ func (s Source) follow(ctx context.Context, c clock, log *slog.Logger, hint func
 	pause, failing := firstPause, false
 	for {
 		begun, subscribed := c.now(), false
-		if s.Kinds == 0 {
-			tell(nil) // nothing is hinted by which it could be seen to be followed
-		}
 		err := s.Watch(ctx, func(h Hint, by string) {
 			if !subscribed {
 				tell(nil)

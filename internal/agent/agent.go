@@ -31,7 +31,8 @@ type Agent struct {
 	box      *mailbox
 	listings chan listed
 	pending  coalescer
-	by       string // who changed rules last
+	by       string // who changed rules last, and when that was heard
+	byAt     time.Time
 	said     map[string]said
 
 	begun     time.Time
@@ -119,14 +120,14 @@ func (a *Agent) Run(ctx context.Context, sources []Source) error {
 // take puts the hints of the mailbox to those that wait.
 func (a *Agent) take() {
 	h, by, deaf := a.box.take()
+	now := a.host.Now()
 	if by != "" {
-		a.by = by
+		a.by, a.byAt = by, now
 	}
 	maps.Copy(a.deaf, deaf)
 	if h&Tables != 0 && strings.HasPrefix(a.inForceBackend(), "iptables") {
 		h |= Own
 	}
-	now := a.host.Now()
 	if h&Own != 0 && a.noticed.IsZero() {
 		a.noticed = now
 	}

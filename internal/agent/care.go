@@ -150,7 +150,7 @@ func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Re
 		a.say("docker rules", slog.LevelError, "not all of Docker's rules could be mended: restart Docker", "problems", done.Text())
 	default:
 		a.unsay("docker rules")
-		a.repaired(Repair{Rules: "Docker", Mended: done.Mended}, c.since)
+		a.repaired(Repair{Rules: "Docker", Mended: done.Mended, TakenOut: len(done.TakenOut)}, c.since)
 		c.suspect, c.lookAt = "", a.host.Now().Add(stale) // for what may be stale
 		a.tellMended(done, report)
 	}

@@ -39,17 +39,18 @@ type DockerSeen struct {
 
 // Repair is rules that somebody changed, and that the agent put back.
 type Repair struct {
-	When    time.Time     `json:"when"`
-	Rules   string        `json:"rules"`             // whose they are: "quaywall" or "Docker"
-	Missing int           `json:"missing,omitempty"` // of quaywall's: rules, chains and sets that were gone
-	Added   int           `json:"added,omitempty"`   // of quaywall's: that were there beside them
-	Mended  int           `json:"mended,omitempty"`  // of Docker's: rules and chains that came back, or went
-	By      string        `json:"by,omitempty"`      // the program that changed rules last before; "" where that is not known
-	Took    time.Duration `json:"took_ns"`           // from when it was noticed until it was done; of Docker's with the time that Docker was given
+	When     time.Time     `json:"when"`
+	Rules    string        `json:"rules"`               // whose they are: "quaywall" or "Docker"
+	Missing  int           `json:"missing,omitempty"`   // of quaywall's: rules, chains and sets that were gone
+	Added    int           `json:"added,omitempty"`     // of quaywall's: that were there beside them
+	Mended   int           `json:"mended,omitempty"`    // of Docker's: rules and chains that came back
+	TakenOut int           `json:"taken_out,omitempty"` // of Docker's: rules of what is gone, that somebody had put back
+	By       string        `json:"by,omitempty"`        // the program that changed rules last before; "" where that is not known
+	Took     time.Duration `json:"took_ns"`             // from when it was noticed until it was done; of Docker's with the time that Docker was given
 }
 
-// reportedRepairs bounds the repairs that are told.
-const reportedRepairs = 50
+// ReportedRepairs bounds the repairs that are told.
+const ReportedRepairs = 50
 
 // said is what was logged on a topic, and is so until something else is.
 type said struct {
@@ -70,12 +71,19 @@ func sentence(message string, args []any) string {
 	return message
 }
 
+// suspicion is how long after it was heard of somebody that they changed rules what is noticed to be amiss is put down to
+// them. Not all changes are heard of: those of iptables-legacy have no author.
+const suspicion = 5 * time.Second
+
 // repaired notes a repair. noticed is when it was known that there is something to do.
 func (a *Agent) repaired(r Repair, noticed time.Time) {
-	r.When, r.By = a.host.Now(), a.by
+	r.When = a.host.Now()
 	r.Took = r.When.Sub(noticed)
+	if noticed.Sub(a.byAt) < suspicion {
+		r.By = a.by
+	}
 	a.repairs = slices.Insert(a.repairs, 0, r)
-	a.repairs = a.repairs[:min(len(a.repairs), reportedRepairs)]
+	a.repairs = a.repairs[:min(len(a.repairs), ReportedRepairs)]
 }
 
 // toldElsewhere are topics that status tells by itself.

@@ -98,10 +98,16 @@ func TestReportOfRepairs(t *testing.T) {
 			t.Errorf("quaywall's: %+v", m)
 		}
 	}
-	for range 2 * reportedRepairs {
+	w.pass(time.Minute)
+	w.flushed = true
+	w.hints(Own)
+	if m := w.lastReport().Repairs[0]; m.By != "" {
+		t.Errorf("by nobody knows whom: %+v", m)
+	}
+	for range 2 * ReportedRepairs {
 		w.repaired(Repair{}, w.now)
 	}
-	if n := len(w.repairs); n != reportedRepairs {
+	if n := len(w.repairs); n != ReportedRepairs {
 		t.Errorf("%d repairs are told", n)
 	}
 }

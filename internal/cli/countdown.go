@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/terminal"
 )
 
 // keyboard gives the next key, "" where none was pressed in time.
@@ -85,14 +86,28 @@ func (c *countdown) ask(left time.Duration) (func(context.Context) error, error)
 // seconds rounds up: nobody is told that no time is left before that is so.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
+// openTerminal gives the terminal of a person who can answer, and what gives it back; nil where nobody can: there is none,
+// the process is in its background, it can't rewrite what it shows, or an answer in JSON was asked for.
+func (a *app) openTerminal() (*terminal.Terminal, func()) {
+	t := a.env.Terminal
+	if t == nil || a.opts.json || a.env.Getenv("TERM") == "dumb" {
+		return nil, nil
+	}
+	restore, err := t.Open()
+	if err != nil {
+		return nil, nil
+	}
+	return t, restore
+}
+
 // waitWith waits for the confirmation of what apply did, where a person is there who can give it; it tells whether one is.
 func (a *app) waitWith(ctx context.Context, r *apply.Result, f applyFlags) (bool, error) {
-	if f.confirm == 0 || r.Pending == nil || a.opts.json || a.env.Terminal == nil {
+	if f.confirm == 0 || r.Pending == nil {
 		return false, nil
 	}
-	restore, err := a.env.Terminal.Open()
-	if err != nil {
-		return false, nil // in the background; what to do is told as everywhere else
+	keys, restore := a.openTerminal()
+	if keys == nil {
+		return false, nil
 	}
 	defer restore()
 	w, s := a.env.Stdout, a.onStdout()
@@ -100,7 +115,7 @@ func (a *app) waitWith(ctx context.Context, r *apply.Result, f applyFlags) (bool
 	h := a.host()
 	h.OnStep = nil
 	c := &countdown{
-		vigil: h.Watch(r), keys: a.env.Terminal, to: w,
+		vigil: h.Watch(r), keys: keys, to: w,
 		keep:    func(ctx context.Context) error { _, err := h.Confirm(ctx, r.Pending.ID, f.wait); return err },
 		decline: func(ctx context.Context) error { return h.Decline(ctx, r.Pending.ID, f.wait) },
 	}

@@ -179,7 +179,10 @@ func repairLines(all []agent.Repair, now time.Time) []string {
 			lately++
 		}
 	}
-	if lately > len(pairs)/2 {
+	switch {
+	case lately == agent.ReportedRepairs:
+		add(fmt.Sprintf("%d repairs or more in the last 24 hours", lately))
+	case lately > len(pairs)/2:
 		add(fmt.Sprintf("%d repairs in the last 24 hours", lately))
 	}
 	return pairs
@@ -187,19 +190,19 @@ func repairLines(all []agent.Repair, now time.Time) []string {
 
 // repairLine tells of a repair: when, what, how long it took, and who made it necessary.
 func repairLine(r agent.Repair, now time.Time) string {
-	what := count(r.Mended, "rule") + " of Docker's"
-	if r.Rules == "quaywall" {
-		what = count(r.Missing, "rule") + " of quaywall's missing"
-		if r.Added > 0 {
-			what += fmt.Sprintf(", %d too much", r.Added)
-		}
-	}
-	line := fmt.Sprintf("%s, %s ago: %s; mended in %v", r.When.Local().Format(time.DateTime), span(now.Sub(r.When)), what,
-		r.Took.Round(time.Millisecond))
+	line := fmt.Sprintf("%s, %s ago: %s of %s's missing%s; mended in %v", r.When.Local().Format(time.DateTime), span(now.Sub(r.When)),
+		count(r.Missing+r.Mended, "rule"), r.Rules, tooMany(r.Added+r.TakenOut), r.Took.Round(time.Millisecond))
 	if r.By != "" {
 		line += ", after " + r.By
 	}
 	return line
+}
+
+func tooMany(rules int) string {
+	if rules == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d too many", rules)
 }
 
 // lastEndedLine tells which connections the policy in force ended.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func TestStatusPage(t *testing.T) {
 		return st
 	}
 	own := agent.Repair{When: now.Add(-10 * time.Minute), Rules: "quaywall", Missing: 76, Took: 6 * time.Millisecond, By: "ufw (process 99)"}
-	dockers := agent.Repair{When: now.Add(-3 * time.Hour), Rules: "Docker", Mended: 1, Took: 210 * time.Millisecond}
+	dockers := agent.Repair{When: now.Add(-3 * time.Hour), Rules: "Docker", Mended: 1, TakenOut: 2, Took: 210 * time.Millisecond}
 	for _, test := range []struct {
 		name   string
 		st     *StatusAnswer
@@ -85,10 +86,12 @@ func TestStatusPage(t *testing.T) {
 			st.Agent.Docker = agent.DockerSeen{Docker: st.Docker, Since: st.Agent.Since.Add(time.Second)}
 		}, []string{"20.10: answers\n"}, nil},
 		{"repairs", running(), func(st *StatusAnswer) { st.Agent.Repairs = []agent.Repair{own, dockers} },
-			[]string{", 10 min ago: 76 rules of quaywall's missing; mended in 6ms, after ufw (process 99)", ", 3 h 0 min ago: 1 rule of Docker's; mended in 210ms\n",
+			[]string{", 10 min ago: 76 rules of quaywall's missing; mended in 6ms, after ufw (process 99)", ", 3 h 0 min ago: 1 rule of Docker's missing, 2 too many; mended in 210ms\n",
 				"let in, since " + own.When.Format(time.DateTime)}, []string{"repairs in"}},
 		{"many repairs, of an agent that is gone", inForce(), func(st *StatusAnswer) { st.Agent.Repairs = []agent.Repair{own, own, own} },
 			[]string{"does not run", "76 rules", "3 repairs in the last 24 hours"}, nil},
+		{"as many repairs as are told", inForce(), func(st *StatusAnswer) { st.Agent.Repairs = slices.Repeat([]agent.Repair{own}, agent.ReportedRepairs) },
+			[]string{"50 repairs or more"}, nil},
 		{"drift", inForce(), func(st *StatusAnswer) { st.Drift = &apply.Difference{Missing: strings.Fields("a b c d e f g h i")} },
 			[]string{"the kernel does not hold", "- a", "- f", "… 3 more"}, []string{"- g"}},
 	} {

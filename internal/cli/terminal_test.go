@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"quaywall/internal/testkit/pty"
 )
 
@@ -67,6 +69,23 @@ func (s *screen) types(keys string) {
 	must(s.t, err)
 }
 
+// cooked sets the terminal as shells do when they bring a job to the foreground: keys come by the line.
+func (s *screen) cooked() {
+	s.t.Helper()
+	raw, err := s.keys.SyscallConn()
+	must(s.t, err)
+	must(s.t, raw.Control(func(fd uintptr) {
+		mode, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+		if err == nil {
+			mode.Lflag |= unix.ICANON | unix.ECHO
+			err = unix.IoctlSetTermios(int(fd), unix.TCSETS, mode)
+		}
+		if err != nil {
+			s.t.Error(err)
+		}
+	}))
+}
+
 // ends waits for the program's end.
 func (s *screen) ends(status ...int) {
 	s.t.Helper()
@@ -88,6 +107,7 @@ func TestCountdownOnTerminal(t *testing.T) {
 		stays  bool // the policy stays in force
 	}{
 		{"y", func(_ machine, s *screen) { s.types("y") }, 0, "confirmed", true},
+		{"y, after a shell has changed the terminal", func(_ machine, s *screen) { s.cooked(); s.shows("58 s left"); s.types("y") }, 0, "confirmed", true},
 		{"n", func(_ machine, s *screen) { s.types("n") }, 1, "it was declined", false},
 		{"confirmed in another shell", func(m machine, _ *screen) { m.quaywall(t, "confirm") }, 0, "in another shell", true},
 		{"stopped in another shell", func(m machine, _ *screen) { m.quaywall(t, "stop") }, 1, "stopped", false},

@@ -65,11 +65,9 @@ type watcher interface {
 
 // watcher gives a screen where a person sits, else standard output; end has to be called.
 func (a *app) watcher() (out watcher, end func()) {
-	if t := a.env.Terminal; t != nil && !a.opts.json {
-		if restore, err := t.Open(); err == nil {
-			s := &screen{keys: t, size: t.Size, to: a.env.Stdout, watched: a.watched()}
-			return s, func() { s.leave(); restore() }
-		}
+	if t, restore := a.openTerminal(); t != nil {
+		s := &screen{keys: t, size: t.Size, to: a.env.Stdout, watched: a.watched()}
+		return s, func() { s.leave(); restore() }
 	}
 	return &blocks{to: a.env.Stdout}, func() {}
 }

@@ -22,14 +22,17 @@ import (
 )
 
 // Terminal is a terminal that is read from and written to.
-type Terminal struct{ in, out *os.File }
+type Terminal struct {
+	in, out *os.File
+	mode    *unix.Termios // that keys come by; nil while it is not open
+}
 
 // Of gives the terminal of two files, nil where either of them is something else.
 func Of(in, out *os.File) *Terminal {
 	if !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) {
 		return nil
 	}
-	return &Terminal{in, out}
+	return &Terminal{in: in, out: out}
 }
 
 // ErrBackground says that the terminal is another job's.
@@ -55,12 +58,26 @@ func (t *Terminal) Open() (restore func(), err error) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETSF, &now); err != nil {
 		return nil, fmt.Errorf("changing the terminal's settings: %w", err)
 	}
-	return func() { _ = unix.IoctlSetTermios(fd, unix.TCSETSF, before) }, nil
+	t.mode = &now
+	return func() {
+		t.mode = nil
+		_ = unix.IoctlSetTermios(fd, unix.TCSETSF, before)
+	}, nil
+}
+
+// keepMode has keys come one at a time again after a shell brought this process back from where Ctrl-Z put it: shells set
+// the terminal as they found it first.
+func (t *Terminal) keepMode() {
+	fd := int(t.in.Fd())
+	if now, err := unix.IoctlGetTermios(fd, unix.TCGETS); t.mode != nil && err == nil && now.Lflag != t.mode.Lflag {
+		_ = unix.IoctlSetTermios(fd, unix.TCSETS, t.mode)
+	}
 }
 
 // Key waits for a key and gives what it sends, without the newline that somebody may have typed after it; "" where none
 // was pressed in time. What is pasted comes as a whole.
 func (t *Terminal) Key(wait time.Duration) (string, error) {
+	t.keepMode()
 	fds := []unix.PollFd{{Fd: int32(t.in.Fd()), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, int(wait.Milliseconds()))
 	switch {

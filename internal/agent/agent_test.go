@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/diag"
 	"quaywall/internal/inventory"
 	"quaywall/internal/store"
 )
@@ -148,6 +149,29 @@ func TestRefused(t *testing.T) {
 	w.file, w.refuses = "four", nil
 	w.hints(Files)
 	w.expect("one that doesn't, within the minute", "apply four")
+}
+
+// TestSetFiles: what became of the entries is logged, warnings are, and a set that was emptied is not followed.
+func TestSetFiles(t *testing.T) {
+	w := newWorld(t)
+	w.entries = 100
+	w.begin()
+	w.file, w.entries = "two", 98
+	w.hints(Files)
+	w.expect("a set file", "apply two")
+	w.expectSaid(1, `entries="banned 100 -> 98"`)
+	w.file, w.entries, w.refuses = "three", 0, &apply.EmptiedError{Sets: []string{"banned (it had 98)"}}
+	for range 5 {
+		w.hints(Files)
+	}
+	w.pass(resync / 2)
+	w.expect("an empty set file", "refused")
+	w.expectSaid(1, "banned (it had 98)")
+	w.file, w.entries, w.refuses = "four", 99, nil
+	w.warnings = diag.List{{Severity: diag.Warning, Message: "no address is in other"}}
+	w.hints(Files)
+	w.expect("it is filled again", "apply four")
+	w.expectSaid(1, "no address is in other")
 }
 
 // TestFailures are tried again, ever more slowly.

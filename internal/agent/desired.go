@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -11,6 +12,8 @@ import (
 
 	"quaywall/internal/apply"
 	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
+	"quaywall/internal/repair"
 	"quaywall/internal/watch"
 )
 
@@ -225,7 +228,13 @@ func (a *Agent) becomeReady() {
 func (a *Agent) failed(err error) {
 	var invalid *apply.InvalidError
 	var refused *apply.RefusedError
+	var emptied *apply.EmptiedError
 	switch {
+	case errors.As(err, &emptied):
+		a.say("apply", slog.LevelError, "a set was emptied, which nobody may have meant: what is in force stays; quaywall apply puts the policy "+
+			"in force as it is", "file", a.target.File, "problem", emptied)
+		a.settle()
+		return
 	case errors.As(err, &invalid):
 		a.say("apply", slog.LevelError, "the policy does not fit this host: what is in force stays", "file", a.target.File, "error", err)
 		a.settle()
@@ -247,6 +256,7 @@ func (a *Agent) told(r *apply.Result) {
 	if len(r.Notices) > 0 {
 		a.say("notices", slog.LevelWarn, strings.Join(r.Notices, "; "))
 	}
+	a.tellWarnings(r)
 	if !r.Changed {
 		return
 	}
@@ -254,8 +264,37 @@ func (a *Agent) told(r *apply.Result) {
 	if file == "" {
 		file = "the built-in default"
 	}
-	a.host.Log.Info("the policy is in force", "file", file, "hash", r.Hash, "backend", r.Backend, "added", len(r.Difference.Added),
-		"removed", len(r.Difference.Missing), "sets", len(r.Difference.Sets))
+	args := []any{"file", file, "hash", r.Hash, "backend", r.Backend, "added", len(r.Difference.Added),
+		"removed", len(r.Difference.Missing), "sets", len(r.Difference.Sets)}
+	if entries := a.entriesLine(r.Policy); entries != "" {
+		args = append(args, "entries", entries)
+	}
+	a.host.Log.Info("the policy is in force", args...)
+}
+
+func (a *Agent) tellWarnings(r *apply.Result) {
+	if len(r.Warnings) == 0 {
+		a.unsay("warnings")
+		return
+	}
+	texts := make([]string, len(r.Warnings))
+	for i, d := range r.Warnings {
+		texts[i] = d.Error()
+	}
+	a.say("warnings", slog.LevelWarn, "the policy has warnings", "problems", repair.Line(texts))
+}
+
+// entriesLine tells which of the policy's sets have another number of entries than before: "banned 100 -> 98".
+func (a *Agent) entriesLine(p *policy.Policy) string {
+	var parts []string
+	if before := a.inForce.Record; before != nil && p != nil {
+		for _, s := range p.Sets {
+			if n, was := before.Entries[s.Name]; was && n != s.Entries {
+				parts = append(parts, fmt.Sprintf("%s %d -> %d", s.Name, n, s.Entries))
+			}
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // mend puts quaywall's rules back where somebody changed them.

@@ -14,6 +14,7 @@ import (
 
 	"quaywall/internal/apply"
 	"quaywall/internal/denied"
+	"quaywall/internal/diag"
 	"quaywall/internal/inventory"
 	"quaywall/internal/policy"
 	"quaywall/internal/repair"
@@ -39,7 +40,9 @@ type world struct {
 	single   bool     // they are of single containers
 	lists    int      // how often somebody listed
 	refuses  error    // what apply says
-	flushed  bool     // somebody took quaywall's rules out
+	entries  int      // of the set that the policy has
+	warnings diag.List
+	flushed  bool // somebody took quaywall's rules out
 	did      []string
 	applied  []*inventory.Inventory
 	notified []string
@@ -115,7 +118,8 @@ func (w *world) load() Loaded {
 	if w.file == "bad" {
 		return Loaded{Err: errors.New("policy.yaml:3:5: a rule has no verb")}
 	}
-	return Loaded{Policy: &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file, Repair: w.repair}}
+	p := &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file, Repair: w.repair, Sets: []policy.Set{{Name: "banned", Entries: w.entries}}}
+	return Loaded{Policy: p}
 }
 
 func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
@@ -132,7 +136,7 @@ func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.
 	w.puts(w.file)
 	w.record.Pending, w.record.Left = before.Pending, before.Left
 	w.flushed = false
-	return &apply.Result{File: to.File, Hash: w.file, Backend: "nft", Changed: true}, nil
+	return &apply.Result{File: to.File, Hash: w.file, Backend: "nft", Changed: true, Policy: w.load().Policy, Warnings: w.warnings}, nil
 }
 
 // stored is what can be read of the record.
@@ -153,7 +157,8 @@ func (w *world) stored() (InForce, error) {
 // puts records a policy as in force.
 func (w *world) puts(hash string) {
 	w.damaged, w.nothing = nil, false
-	w.record = InForce{ThisBoot: true, Record: &store.Record{ID: hash, Hash: hash, File: "/etc/quaywall/policy.yaml", Backend: "nft"}}
+	w.record = InForce{ThisBoot: true, Record: &store.Record{ID: hash, Hash: hash, File: "/etc/quaywall/policy.yaml", Backend: "nft",
+		Entries: map[string]int{"banned": w.entries}}}
 }
 
 func (w *world) mended() (*apply.Mended, error) {

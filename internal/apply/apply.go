@@ -127,8 +127,11 @@ func (c *change) carryOut(ctx context.Context) error {
 	return c.enforce(context.WithoutCancel(ctx))
 }
 
-// refuse is the lock-out guard's decision.
+// refuse is the lock-out guard's decision, and that on sets which nobody emptied on purpose.
 func (c *change) refuse() error {
+	if err := c.emptied(); err != nil {
+		return err
+	}
 	if c.blind == nil && len(c.cuts) == 0 || c.opts.Follow && c.record != nil && c.record.Hash == c.policy.Hash {
 		return nil
 	}
@@ -138,6 +141,32 @@ func (c *change) refuse() error {
 	}
 	c.note("--allow-lockout: %v", strings.TrimPrefix(err.Error(), "refused, since "))
 	return nil
+}
+
+// emptied finds sets that had entries, and have none in a policy that nobody asked for: a program that writes a set file
+// failed more often than somebody wants nobody in it (design trap 2).
+func (c *change) emptied() error {
+	if !c.opts.Follow || c.record == nil || c.record.Boot != c.host.Boot {
+		return nil
+	}
+	e := &EmptiedError{}
+	for _, s := range c.policy.Sets {
+		if n := c.record.Entries[s.Name]; n > 0 && s.Entries == 0 {
+			e.Sets = append(e.Sets, fmt.Sprintf("%s (it had %d)", s.Name, n))
+		}
+	}
+	if len(e.Sets) == 0 {
+		return nil
+	}
+	return e
+}
+
+func entriesOf(p *policy.Policy) map[string]int {
+	all := map[string]int{}
+	for _, s := range p.Sets {
+		all[s.Name] = s.Entries
+	}
+	return all
 }
 
 // keep ends a change that changes nothing in the kernel. What is recorded follows: a comment may have changed, or the
@@ -175,7 +204,7 @@ func (c *change) newRecord() store.Record {
 	}
 	now := c.host.Now()
 	return store.Record{
-		Name: name, Dir: dir,
+		Name: name, Dir: dir, Written: c.policy.Written, Entries: entriesOf(c.policy),
 		When: now, Since: c.inForceSince(now), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
 		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
 		Verbs: c.policy.Verbs(),

@@ -52,6 +52,15 @@ func (e *RefusedError) Next() string {
 	return "keep the way in open, or use --allow-lockout where you have another one"
 }
 
+// EmptiedError is a change with Options.Follow that would empty sets.
+type EmptiedError struct {
+	Sets []string // each with the number of entries that it had
+}
+
+func (e *EmptiedError) Error() string {
+	return "no entries are left in what fills the set " + strings.Join(e.Sets, ", ")
+}
+
 // FailedError is a change that failed.
 type FailedError struct {
 	Doing string // "putting the policy in force"

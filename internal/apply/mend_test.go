@@ -3,6 +3,8 @@ package apply_test
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -123,5 +125,55 @@ func TestFollow(t *testing.T) {
 	}
 	if _, err := w.Apply(t.Context(), o); !errors.Is(err, apply.ErrOvertaken) || w.nft.held != nil {
 		t.Errorf("following after a stop: %v, want ErrOvertaken", err)
+	}
+}
+
+// TestFollowEmptied: trap 2: a set file that a failed generator emptied is not followed, and a person's apply takes it. After a
+// boot there is nothing better.
+func TestFollowEmptied(t *testing.T) {
+	w := newWorld(t)
+	list := filepath.Join(w.dir, "banned.txt")
+	fill := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(list, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.write(t)
+	text := "version: 1\nsets: {banned: {file: " + list + "}}\ninbound: [{deny: any, from: banned}, {allow: ssh}]\n"
+	if err := os.WriteFile(w.policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fill("192.0.2.1\n192.0.2.2\n192.0.2.3\n")
+	w.mustApply(t, w.options())
+	follow := func() error {
+		o := w.options()
+		o.Follow, o.Over = true, w.state(t).Current
+		_, err := w.Apply(t.Context(), o)
+		return err
+	}
+	fill("192.0.2.1\n")
+	if err := follow(); err != nil {
+		t.Errorf("a shorter list: %v", err)
+	}
+	before := w.rules()
+	fill("# nobody\n")
+	var emptied *apply.EmptiedError
+	if err := follow(); !errors.As(err, &emptied) || !slices.Equal(emptied.Sets, []string{"banned (it had 1)"}) {
+		t.Errorf("an empty list: %v", err)
+	}
+	if !slices.Equal(w.rules(), before) {
+		t.Error("an empty list was put in force")
+	}
+	w.mustApply(t, w.options())
+	if err := follow(); err != nil {
+		t.Errorf("a list that a person emptied: %v", err)
+	}
+	fill("192.0.2.1\n")
+	w.mustApply(t, w.options())
+	fill("")
+	w.reboot()
+	if err := follow(); err != nil {
+		t.Errorf("an empty list after a boot: %v", err)
 	}
 }

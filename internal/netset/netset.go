@@ -43,6 +43,9 @@ func (b *Builder) Add(r netipx.IPRange) {
 	}
 }
 
+// Len is how many ranges were added, those that touch or hold each other too.
+func (b *Builder) Len() int { return len(b.v4) + len(b.v6) }
+
 // AddAddr puts one address into the set.
 func (b *Builder) AddAddr(a netip.Addr) { b.Add(netipx.IPRangeFrom(a, a)) }
 

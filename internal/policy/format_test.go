@@ -121,7 +121,7 @@ func checkFormat(t *testing.T, source []byte) []byte {
 // withoutPlaces is a policy as it would be had its text stood elsewhere.
 func withoutPlaces(p *Policy) *Policy {
 	c := *p
-	c.Hash = ""
+	c.Hash, c.Written = "", ""
 	forgetPlaces(&c)
 	c.Sets, c.Services = slices.Clone(c.Sets), slices.Clone(c.Services)
 	for i := range c.Sets {

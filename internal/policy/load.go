@@ -48,6 +48,7 @@ type loader struct {
 	sources  Sources
 	list     diag.List
 	hash     hash.Hash
+	written  hash.Hash // of the same without what fills sets
 	policy   *Policy
 	docs     []*file // the main file first
 	sets     map[string]*named
@@ -80,7 +81,7 @@ type ruleSyntax struct {
 
 func newLoader(files Files, name string) *loader {
 	return &loader{
-		files: files, sources: Sources{}, hash: sha256.New(), sets: map[string]*named{}, services: map[string]*named{},
+		files: files, sources: Sources{}, hash: sha256.New(), written: sha256.New(), sets: map[string]*named{}, services: map[string]*named{},
 		policy: &Policy{
 			File:     name,
 			Defaults: Defaults{Inbound: Verdict{Verb: Deny}, Egress: Verdict{Verb: Allow}, Outbound: Verdict{Verb: Allow}},
@@ -107,6 +108,12 @@ func (l *loader) read(name string, limit int64) ([]byte, error) {
 
 // addHash makes an input part of the policy's hash. Its role and length keep two inputs from running into one.
 func (l *loader) addHash(role string, sum []byte) {
+	l.addSetHash(role, sum)
+	fmt.Fprintf(l.written, "%s\n%x\n", role, sum)
+}
+
+// addSetHash makes what fills a set part of the policy's hash.
+func (l *loader) addSetHash(role string, sum []byte) {
 	fmt.Fprintf(l.hash, "%s\n%x\n", role, sum)
 }
 
@@ -191,7 +198,7 @@ func (l *loader) result() (*Policy, Sources, diag.List) {
 		return nil, l.sources, l.list
 	}
 	slices.SortFunc(l.policy.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
-	l.policy.Hash = hex.EncodeToString(l.hash.Sum(nil))
+	l.policy.Hash, l.policy.Written = hex.EncodeToString(l.hash.Sum(nil)), hex.EncodeToString(l.written.Sum(nil))
 	return l.policy, l.sources, l.list
 }
 

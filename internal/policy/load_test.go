@@ -104,6 +104,39 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
+// TestHashes: a policy is told from another by all that it names, and what people edit by itself. Entries are counted as
+// they were written.
+func TestHashes(t *testing.T) {
+	load := func(change string, to string) *Policy {
+		files := Memory{
+			"p.yaml":    "version: 1\ninclude: more.yaml\nsets: {a: {file: a.txt}, b: [192.0.2.0/25, 192.0.2.128/25]}\ninbound: [{deny: any, from: [a, b]}]\n",
+			"more.yaml": "inbound: [{allow: ssh}]\n", "a.txt": "192.0.2.1\n192.0.2.2\n",
+		}
+		if change != "" {
+			files[change] = to
+		}
+		p, _, list := Load(files, "p.yaml")
+		if list.HasErrors() {
+			t.Fatal(list)
+		}
+		return p
+	}
+	before := load("", "")
+	if a, b := before.Sets[0], before.Sets[1]; a.Entries != 2 || b.Entries != 2 || a.Addrs.Len() != 1 {
+		t.Errorf("the sets are %+v and %+v", a, b)
+	}
+	if again := load("", ""); again.Hash != before.Hash || again.Written != before.Written || before.Hash == before.Written {
+		t.Errorf("hashes %s and %s, then %s and %s", before.Hash, before.Written, again.Hash, again.Written)
+	}
+	set := load("a.txt", "# none\n")
+	if set.Hash == before.Hash || set.Written != before.Written || set.Sets[0].Entries != 0 {
+		t.Errorf("another set file: hash %s, written %s, %d entries", set.Hash, set.Written, set.Sets[0].Entries)
+	}
+	if text := load("more.yaml", "inbound: [{allow: http}]\n"); text.Hash == before.Hash || text.Written == before.Written {
+		t.Errorf("another fragment: hash %s, written %s", text.Hash, text.Written)
+	}
+}
+
 // TestTyped looks at what each key of a rule becomes.
 func TestTyped(t *testing.T) {
 	text := `version: 1

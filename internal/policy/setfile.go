@@ -25,22 +25,23 @@ const (
 )
 
 // readSetFile reads a file that fills a set: an entry a line, or what `ipset save` prints. Its bytes are hashed and
-// forgotten as they come.
-func (f *file) readSetFile(sf setFile) netset.Set {
+// forgotten as they come. The entries are counted as they were written.
+func (f *file) readSetFile(sf setFile) (addrs netset.Set, entries int) {
 	r, err := f.files.Open(sf.path, MaxSetSize)
 	if err != nil {
 		f.errorf(sf.node, "paths are relative to the file that names them", "reading set %s from %s: %v", sf.set, sf.path, err)
-		return netset.Set{}
+		return netset.Set{}, 0
 	}
 	defer r.Close()
 	s := setReader{name: sf.path, file: f, hash: sha256.New()}
 	if err := s.read(r); err != nil {
 		f.errorf(sf.node, "", "reading set %s from %s: %v", sf.set, sf.path, err)
-		return netset.Set{}
+		return netset.Set{}, 0
 	}
-	f.addHash("set "+sf.set, s.hash.Sum(nil))
-	set, _ := s.entries.Set() // every range in it was checked
-	return set
+	f.addSetHash("set "+sf.set, s.hash.Sum(nil))
+	entries = s.entries.Len()
+	addrs, _ = s.entries.Set() // every range in it was checked
+	return addrs, entries
 }
 
 // setReader reads one set file.

@@ -35,17 +35,17 @@ func (f *file) readSets(n *tree.Node) {
 		if v.Kind == tree.Map {
 			f.readSetSource(v, &s)
 		} else {
-			s.Addrs = f.inlineSet(k, v)
+			s.Addrs, s.Entries = f.inlineSet(k, v)
 		}
 		f.policy.Sets = append(f.policy.Sets, s)
 	}
 }
 
-// inlineSet reads addresses, prefixes and ranges.
-func (f *file) inlineSet(k, v *tree.Node) netset.Set {
+// inlineSet reads addresses, prefixes and ranges, and counts them.
+func (f *file) inlineSet(k, v *tree.Node) (netset.Set, int) {
 	var b netset.Builder
 	if v.Kind == tree.List && len(v.Items) == 0 {
-		return netset.Set{}
+		return netset.Set{}, 0
 	}
 	for _, item := range f.words(v, "set "+k.Text) {
 		r, p := f.setEntry(item.Text)
@@ -55,8 +55,9 @@ func (f *file) inlineSet(k, v *tree.Node) netset.Set {
 		}
 		b.Add(r)
 	}
+	entries := b.Len()
 	s, _ := b.Set() // every range in it was checked
-	return s
+	return s, entries
 }
 
 // readSetSource reads the form {file: F}.
@@ -93,16 +94,16 @@ func (l *loader) fillSets() {
 	for i, s := range l.policy.Sets {
 		l.sets[s.Name].index = i
 	}
-	read := map[string]netset.Set{}
+	read := map[string]Set{}
 	slices.SortStableFunc(l.setFiles, func(a, b setFile) int { return strings.Compare(a.set, b.set) })
 	for _, sf := range l.setFiles {
-		addrs, ok := read[sf.path]
+		filled, ok := read[sf.path]
 		if !ok {
-			addrs = sf.file.readSetFile(sf)
-			read[sf.path] = addrs
+			filled.Addrs, filled.Entries = sf.file.readSetFile(sf)
+			read[sf.path] = filled
 		}
 		s := &l.policy.Sets[l.sets[sf.set].index]
-		s.Addrs = addrs
+		s.Addrs, s.Entries = filled.Addrs, filled.Entries
 		s.File, _ = l.files.Abs(sf.path) // it could be read under this name
 	}
 }

@@ -13,6 +13,7 @@ import (
 type Policy struct {
 	File     string    // the main file as it was named; "" for the built-in default
 	Hash     string    // SHA-256 in hex over the main file, the fragments, the set files and the raw files
+	Written  string    // Hash without the set files: what changes only when somebody edits the policy
 	Sets     []Set     // sorted by name
 	Services []Service // the policy's own, sorted by name
 	Inbound  []Rule
@@ -33,6 +34,8 @@ type Set struct {
 	Pos   diag.Pos
 	File  string // absolute path of the file that fills it; "" where the entries stand in the policy
 	Addrs netset.Set
+	// Entries is how many were written. Addrs may have fewer: what touches is one range.
+	Entries int
 }
 
 // Service is a name for traffic, the policy's own or a built-in one.

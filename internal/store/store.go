@@ -43,6 +43,8 @@ type Record struct {
 	Name    string            `json:"name,omitempty"` // the file as it was named, and the folder that relative names of Sources are of
 	Dir     string            `json:"dir,omitempty"`
 	Hash    string            `json:"hash"`              // of the policy and everything that it names
+	Written string            `json:"written,omitempty"` // of the same without the files that fill sets
+	Entries map[string]int    `json:"entries,omitempty"` // of each set of the policy, as they were written
 	Backend string            `json:"backend"`           // kernel.Backend.Name
 	PickUp  time.Time         `json:"pick_up,omitzero"`  // since when untracked flows of containers may go on; zero where they may not
 	Cut     string            `json:"cut,omitempty"`     // compile.Cut.ID; "" where it ended no connections

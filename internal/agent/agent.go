@@ -59,6 +59,7 @@ type Agent struct {
 	disorder bool // quaywall's rules have to be looked at, as soon as the fight allows it
 
 	resyncAt, retryAt, honourAt, alarmAt time.Time
+	pickUpAt                             time.Time // when a policy that was edited is put in force; zero for at once
 	retry                                time.Duration
 }
 
@@ -167,7 +168,7 @@ func (a *Agent) work(ctx context.Context) {
 		a.care.lookAt = time.Time{}
 		a.list(ctx)
 	}
-	if a.dirty && !now.Before(a.retryAt) {
+	if a.dirty && !now.Before(a.convergesAt()) {
 		a.converge(ctx)
 	}
 	a.tellFacts()
@@ -183,8 +184,8 @@ func (a *Agent) next() time.Time {
 	if a.disorder {
 		next = earlier(next, a.fight.mayMend(a.host.Now()))
 	}
-	if a.dirty && a.retryAt.After(a.host.Now()) {
-		next = earlier(next, a.retryAt)
+	if at := a.convergesAt(); a.dirty && at.After(a.host.Now()) {
+		next = earlier(next, at)
 	}
 	return next
 }

@@ -154,7 +154,7 @@ func TestRefused(t *testing.T) {
 // TestSetFiles: what became of the entries is logged, warnings are, and a set that was emptied is not followed.
 func TestSetFiles(t *testing.T) {
 	w := newWorld(t)
-	w.entries = 100
+	w.entries, w.written = 100, "text"
 	w.begin()
 	w.file, w.entries = "two", 98
 	w.hints(Files)
@@ -172,6 +172,65 @@ func TestSetFiles(t *testing.T) {
 	w.hints(Files)
 	w.expect("it is filled again", "apply four")
 	w.expectSaid(1, "no address is in other")
+}
+
+// TestSettling: a policy that was edited is left to whoever edited it, for a while; a set file is not.
+func TestSettling(t *testing.T) {
+	w := newWorld(t)
+	w.written = "text"
+	w.begin()
+	w.file = "another list"
+	w.tell(Files, "")
+	w.pass(300 * time.Millisecond)
+	w.expect("a set file", "apply another list")
+	for _, file := range []string{"half", "edited"} {
+		w.file, w.written = file, file
+		w.tell(Files, "")
+		w.pass(settling)
+		w.expect("the policy, just edited")
+	}
+	w.pass(time.Second)
+	w.expect("nobody applied it", "apply edited")
+	w.file, w.written = "applied", "applied"
+	w.tell(Files, "")
+	w.pass(time.Second)
+	w.puts("applied")
+	w.tell(Record, "")
+	w.pass(time.Minute)
+	w.expect("somebody applied it", "apply applied") // for what may have changed on the host meanwhile
+	w.file, w.written = "back and forth", "back and forth"
+	w.tell(Files, "")
+	w.pass(time.Second)
+	w.file, w.written = "applied", "applied"
+	w.hints(Files)
+	w.expect("edited, and back", "apply applied")
+}
+
+// TestEditedWhilePending: what is edited while a change waits for its confirmation waits too.
+func TestEditedWhilePending(t *testing.T) {
+	for what, confirmed := range map[string]bool{"confirmed": true, "taken back": false} {
+		w := newWorld(t)
+		w.begin()
+		w.file = "two"
+		w.puts("two")
+		w.record.Pending, w.record.Left = true, time.Minute
+		w.hints(Files | Record)
+		w.file, w.did = "three", nil
+		w.hints(Files | Docker)
+		w.pass(10 * time.Second)
+		w.expect("while it waits")
+		if confirmed {
+			w.record.Pending = false
+			w.hints(Record)
+			w.expect(what, "apply three")
+			continue
+		}
+		w.puts("one")
+		w.record.Undone = "two"
+		w.hints(Record)
+		w.expect(what)
+		w.expectSaid(1, "quaywall apply puts it in force")
+	}
 }
 
 // TestFailures are tried again, ever more slowly.
@@ -432,7 +491,8 @@ func TestPending(t *testing.T) {
 	looked := 0
 	mend := w.host.Mend
 	w.host.Mend = func(ctx context.Context) (*apply.Mended, error) { looked++; return mend(ctx) }
-	w.hints(Record)
+	w.tell(Record, "")
+	w.pass(3 * time.Second)
 	looked = 0
 	w.pass(time.Minute - 4*time.Second)
 	if looked != 0 {

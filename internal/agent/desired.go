@@ -33,6 +33,7 @@ func (a *Agent) start() {
 		a.adopt()
 	default:
 		a.readPolicy()
+		a.pickUpAt = time.Time{}
 	}
 	a.dirty = true
 }
@@ -88,7 +89,7 @@ func (a *Agent) adopt() {
 	}
 	a.policy = Loaded{}
 	a.readPolicy()
-	a.held = ""
+	a.held, a.pickUpAt = "", time.Time{}
 	if a.policy.hash() != r.Hash {
 		a.held = a.policy.hash()
 	}
@@ -115,7 +116,10 @@ func (a *Agent) readPolicy() {
 		a.host.Log.Info("the policy has no errors any more", "file", a.target.File)
 	}
 	if hash := a.policy.hash(); hash != before {
-		a.dirty, a.retry, a.retryAt = true, 0, time.Time{}
+		a.dirty, a.retry, a.retryAt, a.pickUpAt = true, 0, time.Time{}, time.Time{}
+		if a.isEdited() {
+			a.pickUpAt = a.host.Now().Add(settling)
+		}
 		if hash != a.held {
 			a.held = ""
 		}
@@ -123,6 +127,25 @@ func (a *Agent) readPolicy() {
 			a.held = hash
 		}
 	}
+}
+
+// settling is how long a policy that was edited is left to whoever edited it: an apply in this time comes first, with its
+// checks and its confirmation. It begins anew with each change of the file.
+const settling = 5 * time.Second
+
+// isEdited tells whether somebody edited the policy since it was put in force. That what fills sets has changed doesn't
+// count: programs write such files, and nobody is there to apply them.
+func (a *Agent) isEdited() bool {
+	r, p := a.inForce.Record, a.policy.Policy
+	return r != nil && p != nil && a.inForce.ThisBoot && !a.inForce.Stopped && p.Written != r.Written
+}
+
+// convergesAt is the earliest time at which the policy may be put in force.
+func (a *Agent) convergesAt() time.Time {
+	if a.pickUpAt.After(a.retryAt) {
+		return a.pickUpAt
+	}
+	return a.retryAt
 }
 
 // join makes the inventory of what was listed. An engine that gives no answer has not lost its networks: what it said
@@ -185,6 +208,10 @@ func (a *Agent) converge(ctx context.Context) {
 		a.say("held", slog.LevelWarn, "the policy file holds something else than what is in force: quaywall apply puts it in force",
 			"file", a.target.File)
 		a.settle()
+		return
+	case a.inForce.Pending && a.isEdited():
+		// Nothing that somebody edits comes on top of what they are looking at, to be confirmed with it.
+		a.becomeReady()
 		return
 	case a.keepsRules():
 		a.settle()

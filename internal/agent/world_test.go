@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type world struct {
 	damaged  error  // the record can't be read
 	nothing  bool   // nor which one it is
 	file     string // what the policy file holds, which is its hash too; "bad" is a mistake
+	written  string // the hash of its text, where it isn't the file's
 	repair   policy.Repair
 	listing  Listing
 	hung     bool     // listing takes for ever
@@ -118,7 +120,7 @@ func (w *world) load() Loaded {
 	if w.file == "bad" {
 		return Loaded{Err: errors.New("policy.yaml:3:5: a rule has no verb")}
 	}
-	p := &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file, Repair: w.repair, Sets: []policy.Set{{Name: "banned", Entries: w.entries}}}
+	p := &policy.Policy{File: "/etc/quaywall/policy.yaml", Hash: w.file, Written: cmp.Or(w.written, w.file), Repair: w.repair, Sets: []policy.Set{{Name: "banned", Entries: w.entries}}}
 	return Loaded{Policy: p}
 }
 
@@ -158,7 +160,7 @@ func (w *world) stored() (InForce, error) {
 func (w *world) puts(hash string) {
 	w.damaged, w.nothing = nil, false
 	w.record = InForce{ThisBoot: true, Record: &store.Record{ID: hash, Hash: hash, File: "/etc/quaywall/policy.yaml", Backend: "nft",
-		Entries: map[string]int{"banned": w.entries}}}
+		Written: cmp.Or(w.written, hash), Entries: map[string]int{"banned": w.entries}}}
 }
 
 func (w *world) mended() (*apply.Mended, error) {
@@ -196,7 +198,7 @@ func (w *world) pass(d time.Duration) {
 func (w *world) hints(h Hint) {
 	w.t.Helper()
 	w.tell(h, "")
-	w.pass(3 * time.Second)
+	w.pass(settling + 3*time.Second)
 }
 
 func (w *world) tell(h Hint, by string) {

@@ -175,16 +175,10 @@ func (c *change) keep() error {
 	r := c.newRecord()
 	known := c.record != nil && c.record.Hash == r.Hash && c.record.File == r.File && c.record.Backend == r.Backend &&
 		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut
-	extend := c.opts.Confirm > 0 && c.state.Pending != nil
-	if c.opts.Confirm > 0 && !extend {
-		c.note("nothing changed, so there is nothing to confirm")
+	if err := c.armUnchanged(); err != nil {
+		return err
 	}
-	if extend {
-		if err := c.step("arm", c.arm); err != nil {
-			return err
-		}
-	}
-	if known && !c.settles() {
+	if known && !c.settles() && (c.state.TakenUp == nil || c.opts.Follow || c.opts.Boot) {
 		return nil
 	}
 	return c.step("record", func() error {
@@ -195,6 +189,21 @@ func (c *change) keep() error {
 		}
 		return err
 	})
+}
+
+// armUnchanged arms the undo where the policy is in force already, but nobody has confirmed it, or asked for it, so far.
+func (c *change) armUnchanged() error {
+	switch {
+	case c.opts.Confirm == 0:
+		return nil
+	case c.state.Pending == nil && c.onTrial() == "":
+		c.note("nothing changed, so there is nothing to confirm")
+		return nil
+	case c.state.Pending == nil:
+		c.note("the agent took this policy up from its file at %s; unless it is confirmed, the one of before comes back",
+			c.state.TakenUp.When.Format(time.TimeOnly))
+	}
+	return c.step("arm", c.arm)
 }
 
 func (c *change) newRecord() store.Record {

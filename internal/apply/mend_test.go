@@ -100,6 +100,15 @@ func TestMendFails(t *testing.T) {
 	}
 }
 
+// follow does what an agent does when the policy's files were changed.
+func (w *world) follow(t *testing.T) error {
+	t.Helper()
+	o := w.options()
+	o.Follow, o.Over = true, w.state(t).Current
+	_, err := w.Apply(t.Context(), o)
+	return err
+}
+
 // TestFollow: a policy that is in force, with a way in that it cuts by a person's will, can be followed, another one not.
 func TestFollow(t *testing.T) {
 	w := newWorld(t)
@@ -146,12 +155,7 @@ func TestFollowEmptied(t *testing.T) {
 	}
 	fill("192.0.2.1\n192.0.2.2\n192.0.2.3\n")
 	w.mustApply(t, w.options())
-	follow := func() error {
-		o := w.options()
-		o.Follow, o.Over = true, w.state(t).Current
-		_, err := w.Apply(t.Context(), o)
-		return err
-	}
+	follow := func() error { return w.follow(t) }
 	fill("192.0.2.1\n")
 	if err := follow(); err != nil {
 		t.Errorf("a shorter list: %v", err)

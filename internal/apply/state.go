@@ -79,10 +79,30 @@ func (c *change) stateWith(id string) store.State {
 	if !c.opts.Follow && !c.opts.Boot {
 		s = s.Wanted()
 	}
+	if c.takesUp() {
+		s.TakenUp = &store.TakenUp{When: c.host.Now(), Base: cmp.Or(c.onTrial(), s.Current)}
+	}
 	if c.opts.Back > 0 && c.record != nil {
 		s = s.Reject(c.record.Hash)
 	}
 	return s.InForce(id)
+}
+
+// takesUp tells whether this is a policy that nobody asked for, from a file that somebody edited.
+func (c *change) takesUp() bool {
+	return c.opts.Follow && c.record != nil && c.record.Written != c.policy.Written
+}
+
+// trial is how long a policy that an agent took up counts as one that nobody has seen the effects of.
+const trial = time.Hour
+
+// onTrial is the record to go back to from a policy that an agent took up a while ago; "" where a person asked for what is
+// in force, or has lived with it for long.
+func (c *change) onTrial() string {
+	if t := c.state.TakenUp; t != nil && c.host.Now().Sub(t.When) < trial {
+		return t.Base
+	}
+	return ""
 }
 
 // settles tells whether going back ends the waiting for a confirmation.
@@ -122,7 +142,7 @@ func (c *change) arm() error {
 	if first := c.state.Pending; first != nil {
 		p.Base, p.Task, p.PID = first.Base, first.Task, first.PID
 	} else {
-		p.Task = p.ID
+		p.Task, p.Base = p.ID, cmp.Or(c.onTrial(), p.Base)
 		if c.record == nil && c.inForce() {
 			c.note("the policy in force is not recorded: without a confirmation quaywall's rules will be taken out")
 			p.Base = ""

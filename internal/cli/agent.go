@@ -26,8 +26,10 @@ well, unless the policy says otherwise (docker-repair). What happens is logged, 
 shows them.
 
 Where a policy is in force already the agent keeps that one, else it puts the policy in force. What "quaywall stop" took
-out, or what was taken back or rolled back, stays so until somebody applies a policy or changes its file. A policy with
-errors, or one that would cut off somebody who is logged in, is not put in force, and the one of before stays.
+out, or what was taken back or rolled back, stays so until somebody applies a policy or changes its file. A policy that was
+edited is put in force five seconds after the last change, unless somebody applies it before. A policy with errors, or one
+that would cut off somebody who is logged in, is not put in force, and the one of before stays; nor is one in which a set
+has lost all of its entries.
 
 A program that takes quaywall's rules out again and again is named, and not fought for ever: mending waits longer and
 longer, up to a minute. Docker that is not there, or not yet, is normal. Where the agent is started by systemd

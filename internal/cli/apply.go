@@ -22,7 +22,8 @@ Before anything changes the policy is checked, tried in a scratch network namesp
 way by which you came in; if so, apply refuses. Afterwards the kernel is read and compared. Applying twice changes nothing.
 
 With --confirm, the change is taken back after that time unless "quaywall confirm" follows, also when the terminal is
-gone by then. A boot inside the time takes it back too.
+gone by then. A boot inside the time takes it back too. Where an agent took the edited policy up in the last hour, so that
+nothing is left to change, what a person asked for before comes back.
 
 With --boot, apply knows that nobody is there to see whether the policy lets them in, as the unit of "quaywall install"
 does: a policy that was taken back, or gone back from, is not put in force, but the one that was kept then, until a person

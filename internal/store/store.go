@@ -60,6 +60,8 @@ type State struct {
 	Pending *Pending `json:"pending,omitempty"`
 	Undone  *Undone  `json:"undone,omitempty"` // the last change that was taken back, until a person puts a policy in force
 
+	// TakenUp says that what is in force was taken up from the policy file by an agent, and that nobody has asked for it yet.
+	TakenUp *TakenUp `json:"taken_up,omitempty"`
 	// Unconfirmed are records that were put in force to be confirmed, and were not, or not yet.
 	Unconfirmed []string `json:"unconfirmed,omitempty"`
 	// Rejected are the hashes of policies that were taken back, or gone back from: a policy file may still hold one of them,
@@ -78,6 +80,12 @@ type Pending struct {
 	PID      int           `json:"pid"`            // of that process
 }
 
+// TakenUp is a policy that an agent put in force by itself.
+type TakenUp struct {
+	When time.Time `json:"when"`
+	Base string    `json:"base"` // the record of the last policy that a person asked for
+}
+
 // Undone is a change that was taken back.
 type Undone struct {
 	When time.Time `json:"when"`
@@ -88,7 +96,7 @@ type Undone struct {
 
 // IsZero tells whether nothing was ever recorded, or everything was forgotten.
 func (s State) IsZero() bool {
-	return s.Current == "" && !s.Removed && s.Pending == nil && s.Undone == nil && len(s.Unconfirmed) == 0 && len(s.Rejected) == 0
+	return s.Current == "" && !s.Removed && s.Pending == nil && s.Undone == nil && s.TakenUp == nil && len(s.Unconfirmed) == 0 && len(s.Rejected) == 0
 }
 
 // InForce is the state once a record was put in force. A pending confirmation goes on waiting, now for this one.
@@ -102,13 +110,13 @@ func (s State) InForce(id string) State {
 
 // Wanted is the state once a person asked for what is in force.
 func (s State) Wanted() State {
-	s.Undone, s.Rejected = nil, nil
+	s.Undone, s.Rejected, s.TakenUp = nil, nil, nil
 	return s
 }
 
 // Confirmed is the state once a person confirmed what is in force.
 func (s State) Confirmed() State {
-	s.Pending = nil
+	s.Pending, s.TakenUp = nil, nil
 	s.Unconfirmed = without(s.Unconfirmed, s.Current)
 	return s
 }
@@ -116,14 +124,14 @@ func (s State) Confirmed() State {
 // Stopped is the state once everything was taken out.
 func (s State) Stopped() State {
 	s.Current, s.Removed = "", true
-	s.Pending, s.Undone = nil, nil
+	s.Pending, s.Undone, s.TakenUp = nil, nil, nil
 	return s
 }
 
 // TakenBack is the state once a pending change was taken back.
 func (s State) TakenBack(u Undone) State {
 	s.Current, s.Removed = s.Pending.Base, s.Pending.Base == ""
-	s.Pending, s.Undone = nil, &u
+	s.Pending, s.Undone, s.TakenUp = nil, &u, nil
 	return s.Reject(u.Hash)
 }
 
@@ -351,7 +359,7 @@ func (s *Store) prune(state State) {
 	}
 	kept, size := 0, int64(0)
 	for _, id := range slices.Backward(ids) {
-		if id == state.Current || state.Pending != nil && id == state.Pending.Base {
+		if id == state.Current || state.Pending != nil && id == state.Pending.Base || state.TakenUp != nil && id == state.TakenUp.Base {
 			continue
 		}
 		if info, err := os.Stat(s.recordPath(id)); err == nil {

@@ -12,6 +12,7 @@
 package nlsock
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -138,17 +139,19 @@ func errnoOf(message []byte) error {
 // default size.
 const atOnce = 100
 
-// Send makes requests, and gives how many succeeded. An error that is to be passed over ends nothing, any other one ends
-// the work.
+// Send makes requests, and gives how many succeeded. One that is refused keeps none of the others from being made; the
+// error is that of the first, but for errors that are to be passed over.
 func (s *Socket) Send(typ, flags uint16, bodies iter.Seq[[]byte], pass ...error) (succeeded int, err error) {
 	var b []byte
+	var refused error
 	waiting := 0
 	flush := func() error {
 		if waiting == 0 {
 			return nil
 		}
-		n, err := s.answers(b, waiting, pass)
+		n, first, err := s.answers(b, waiting, pass)
 		succeeded += n
+		refused = cmp.Or(refused, first)
 		b, waiting = b[:0], 0
 		return err
 	}
@@ -160,12 +163,16 @@ func (s *Socket) Send(typ, flags uint16, bodies iter.Seq[[]byte], pass ...error)
 			}
 		}
 	}
-	return succeeded, flush()
+	if err := flush(); err != nil {
+		return succeeded, err
+	}
+	return succeeded, refused
 }
 
-func (s *Socket) answers(requests []byte, waiting int, pass []error) (succeeded int, err error) {
+// answers makes requests that are written already; refused is the first error of one of them, err that of the socket.
+func (s *Socket) answers(requests []byte, waiting int, pass []error) (succeeded int, refused, err error) {
 	if err := s.send(requests); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	for waiting > 0 {
 		_, err := s.receive(func(typ uint16, message []byte) (bool, error) {
@@ -177,13 +184,13 @@ func (s *Socket) answers(requests []byte, waiting int, pass []error) (succeeded 
 			case err == nil:
 				succeeded++
 			case !slices.Contains(pass, err):
-				return true, err
+				refused = cmp.Or(refused, err)
 			}
 			return false, nil
 		})
 		if err != nil {
-			return succeeded, err
+			return succeeded, refused, err
 		}
 	}
-	return succeeded, nil
+	return succeeded, refused, nil
 }

@@ -38,8 +38,9 @@ type Flow struct {
 	Master      Tuple // Orig of the connection that brought this one about (RELATED); the zero Tuple for none
 	MidStream   bool  // its beginning was not seen: whoever was seen first need not have dialled
 
-	ID   uint32 // of connection tracking
-	Zone uint16 // likewise
+	ID   uint32 // of connection tracking, as what follows
+	Zone uint16
+	Key  []byte // Orig as the kernel wrote it (CTA_TUPLE_ORIG), which tells more of protocols without ports
 }
 
 // Host is what a policy doesn't say and an inventory doesn't hold.
@@ -279,6 +280,9 @@ func (j *Judge) throughs(t Tuple, outgoing bool) []string {
 			return names
 		}
 		return []string{""}
+	}
+	if t.Dst.Addr().IsLinkLocalUnicast() { // of no other interface, whatever routes say
+		return j.locals[t.Dst.Addr()]
 	}
 	var names []string
 	for _, n := range j.inv.Networks {

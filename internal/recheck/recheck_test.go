@@ -16,8 +16,8 @@ func host() *inventory.Inventory {
 	p := netip.MustParsePrefix
 	return &inventory.Inventory{
 		Interfaces: []inventory.Interface{
-			{Name: "docker0", Up: true, Addrs: []netip.Prefix{p("172.17.0.1/16")}},
-			{Name: "eth0", Up: true, Addrs: []netip.Prefix{p("203.0.113.1/24"), p("2001:db8:1::1/64")}},
+			{Name: "docker0", Up: true, Addrs: []netip.Prefix{p("172.17.0.1/16"), p("fe80::1/64")}},
+			{Name: "eth0", Up: true, Addrs: []netip.Prefix{p("203.0.113.1/24"), p("2001:db8:1::1/64"), p("fe80::10/64")}},
 			{Name: "lo", Up: true, Addrs: []netip.Prefix{p("127.0.0.1/8"), p("::1/128")}},
 			{Name: "wg0", Up: true, Addrs: []netip.Prefix{p("10.8.0.1/24")}},
 		},
@@ -73,6 +73,10 @@ func TestJudge(t *testing.T) {
 		{"a denied port", "inbound: [{allow: ssh}]", flow(tcp, "192.0.2.9:40000", "203.0.113.1:80"), denied("default")},
 		{"by a line", "inbound:\n  - deny: http\n    from: 192.0.2.0/24\n  - allow: any\n", flow(tcp, "192.0.2.9:40000", "203.0.113.1:80"), denied("policy.yaml:3")},
 		{"IPv6", "inbound: [{allow: ssh}]", flow(tcp, "[2001:db8::9]:40000", "[2001:db8:1::1]:80"), denied("default")},
+		{"link-local", "inbound: [{allow: ssh}]", flow(tcp, "[fe80::2]:40000", "[fe80::10]:80"), denied("default")},
+		{"link-local, where interfaces count", "trusted: [wg0]\ninbound: [{allow: ssh}]", flow(tcp, "[fe80::2]:40000", "[fe80::10]:80"), denied("default")},
+		{"link-local, by a trusted interface", "trusted: [eth0]\ninbound: [{allow: ssh}]", flow(tcp, "[fe80::2]:40000", "[fe80::10]:80"), allowed},
+		{"link-local, of a container", "inbound: [{allow: ssh}]", flow(tcp, "[fe80::2]:40000", "[fe80::1]:80"), allowed},
 		{"the dialled port of a container counts", "inbound: [{allow: 80}]", flow(tcp, "192.0.2.9:40000", "203.0.113.1:8080", "172.17.0.2:80"), denied("default")},
 		{"an allowed published port", "inbound: [{allow: 8080}]", flow(tcp, "192.0.2.9:40000", "203.0.113.1:8080", "172.17.0.2:80"), allowed},
 		{"a container's own address", "inbound: [{allow: any}]", flow(tcp, "192.0.2.9:40000", "172.17.0.2:80"), denied("")},

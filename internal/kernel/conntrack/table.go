@@ -28,8 +28,8 @@ const (
 
 // List lists the flows of both families that are not over.
 func List() ([]recheck.Flow, error) {
-	n, err := count()
-	if err == nil && n == 0 {
+	n, unknown := count()
+	if unknown == nil && n == 0 {
 		return nil, nil // spares the walk through hundreds of thousands of empty buckets
 	}
 	conn, err := nlsock.Open(unix.NETLINK_NETFILTER)
@@ -38,13 +38,17 @@ func List() ([]recheck.Flow, error) {
 	}
 	defer conn.Close()
 	flows := make([]recheck.Flow, 0, n+n/64)
+	var keys []byte // one piece of memory for all of them
 	err = conn.Dump(getFlows, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, func(message []byte) {
 		if f, live := decode(message); live {
+			begin := len(keys)
+			keys = append(keys, f.Key...)
+			f.Key = keys[begin:len(keys):len(keys)]
 			flows = append(flows, f)
 		}
 	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) { // there is no connection tracking here
-		return nil, nil
+	if unknown != nil && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT)) {
+		return nil, nil // there is no connection tracking here
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the connections that run: %w", err)
@@ -61,7 +65,7 @@ func count() (n int, err error) {
 	return n, err
 }
 
-// decode reads a flow; it is not live where it is over, or can't be read.
+// decode reads a flow; it is not live where it is over, or can't be read. Its key is a part of the message.
 func decode(message []byte) (f recheck.Flow, live bool) {
 	if len(message) < 4 {
 		return f, false
@@ -70,7 +74,7 @@ func decode(message []byte) (f recheck.Flow, live bool) {
 	for kind, value := range nlsock.Attributes(message[4:]) { // behind struct nfgenmsg
 		switch kind {
 		case ctaTupleOrig:
-			f.Orig = decodeTuple(value)
+			f.Orig, f.Key = decodeTuple(value), value
 		case ctaTupleReply:
 			f.Reply = decodeTuple(value)
 		case ctaTupleMaster:
@@ -143,8 +147,9 @@ func bigEndian(b []byte) (n uint64) {
 	return n
 }
 
-// Forget takes flows out of the table: the next packet of one begins a new flow. One that is gone by now is no error, and
-// one that came instead of it, with the same addresses and ports, is left alone.
+// Forget takes flows, as List gave them, out of the table: the next packet of one begins a new flow. One that is gone by
+// now is no error, and one that came instead of it, with the same addresses and ports, is left alone. What can't be
+// forgotten keeps no other flow.
 func Forget(flows []recheck.Flow) error {
 	if len(flows) == 0 {
 		return nil
@@ -154,7 +159,7 @@ func Forget(flows []recheck.Flow) error {
 		return err
 	}
 	defer conn.Close()
-	_, err = conn.Send(deleteFlow, 0, func(yield func([]byte) bool) {
+	n, err := conn.Send(deleteFlow, 0, func(yield func([]byte) bool) {
 		var b []byte
 		for i := range flows {
 			if b = appendForget(b[:0], &flows[i]); !yield(b) {
@@ -163,28 +168,19 @@ func Forget(flows []recheck.Flow) error {
 		}
 	}, unix.ENOENT)
 	if err != nil {
-		return fmt.Errorf("telling connection tracking to forget: %w", err)
+		return fmt.Errorf("telling connection tracking to forget (it forgot %d of %d): %w", n, len(flows), err)
 	}
 	return nil
 }
 
 // appendForget writes a request to forget a flow.
 func appendForget(b []byte, f *recheck.Flow) []byte {
-	family, first := byte(unix.AF_INET), uint16(1) // CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC, CTA_IP_V6_DST
+	family := byte(unix.AF_INET)
 	if f.Orig.Src.Addr().Is6() {
-		family, first = unix.AF_INET6, 3
+		family = unix.AF_INET6
 	}
 	b = append(b, family, unix.NFNETLINK_V0, 0, 0)
-	b, tuple := nlsock.Begin(b, ctaTupleOrig|unix.NLA_F_NESTED)
-	b, ip := nlsock.Begin(b, ctaTupleIP|unix.NLA_F_NESTED)
-	b = nlsock.Append(b, first, f.Orig.Src.Addr().AsSlice()...)
-	b = nlsock.Append(b, first+1, f.Orig.Dst.Addr().AsSlice()...)
-	b = nlsock.End(b, ip)
-	b, proto := nlsock.Begin(b, ctaTupleProto|unix.NLA_F_NESTED)
-	b = nlsock.Append(b, ctaProtoNum, f.Orig.Proto)
-	b = nlsock.Append(b, ctaProtoSrcPort, binary.BigEndian.AppendUint16(nil, f.Orig.Src.Port())...)
-	b = nlsock.Append(b, ctaProtoDstPort, binary.BigEndian.AppendUint16(nil, f.Orig.Dst.Port())...)
-	b = nlsock.End(nlsock.End(b, proto), tuple)
+	b = nlsock.Append(b, ctaTupleOrig|unix.NLA_F_NESTED, f.Key...)
 	if f.Zone != 0 {
 		b = nlsock.Append(b, ctaZone, binary.BigEndian.AppendUint16(nil, f.Zone)...)
 	}

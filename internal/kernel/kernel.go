@@ -31,7 +31,8 @@ type Backend interface {
 	Preflight(ctx context.Context, rs *ruleset.Ruleset) (*Listing, error)
 
 	// Commit replaces what is in force with this ruleset, atomically (iptables: for each family), and leaves
-	// everybody else's rules alone. When it fails, what was in force still is.
+	// everybody else's rules alone. When it fails, what was in force still is, unless what failed came last: hand-written
+	// rules, or taking away what nobody uses any more.
 	Commit(ctx context.Context, rs *ruleset.Ruleset) error
 
 	// Flows lists what the sets of flows hold that are in force.

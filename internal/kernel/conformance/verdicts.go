@@ -44,9 +44,19 @@ var endings = []ending{
 
 const firstPort = 3001
 
+// marking are rules of others that give each packet and each connection another mark, before anybody filters: those of
+// wg-quick and of hosts with several uplinks do it.
+const marking = `table inet marking {
+	chain prerouting { type filter hook prerouting priority -140; meta mark set 7; ct mark set 7; }
+	chain input { type filter hook input priority -140; meta mark set ct mark; }
+	chain forward { type filter hook forward priority -5; meta mark set ct mark; }
+	chain output { type filter hook output priority -140; meta mark set 7; ct mark set 7; }
+}`
+
 // testVerdicts lets clients meet every verdict that ends a packet's way, at each hook, in both families.
 func testVerdicts(t *testing.T, s Subject) {
 	w := newWorld(t)
+	w.host.Feed(t, marking, "nft", "-f", "-")
 	for i := range endings {
 		serve(t, w.host, firstPort+i)
 		serve(t, w.container, firstPort+i)

@@ -125,12 +125,12 @@ func killAndMend(t *testing.T, b *Backend, m moment, way [2]string) {
 	})
 }
 
-// checkHalfWay demands that each table is the old or the new one, that nothing is marked that would not be rejected, and
+// checkHalfWay demands that each table is the old or the new one, that nothing is labelled that would not be rejected, and
 // that rules only use sets that are complete.
 func checkHalfWay(t *testing.T, now, old, next *kernel.Listing) {
 	t.Helper()
 	for _, f := range families {
-		marks := false
+		labels := false
 		for _, name := range tableNames {
 			head := f.String() + " " + name + " "
 			is, was, will := linesOf(now, head), linesOf(old, head), linesOf(next, head)
@@ -138,9 +138,9 @@ func checkHalfWay(t *testing.T, now, old, next *kernel.Listing) {
 				t.Errorf("%s is neither old nor new:\n%s", head, strings.Join(is, "\n"))
 			}
 			if name == "mangle" {
-				marks = strings.Contains(strings.Join(is, "\n"), "--set-xmark")
-			} else if marks && len(is) == 0 {
-				t.Errorf("%s is empty, and packets are marked to be rejected", head)
+				labels = strings.Contains(strings.Join(is, "\n"), " --set -j")
+			} else if labels && len(is) == 0 {
+				t.Errorf("%s is empty, and packets are labelled to be rejected", head)
 			}
 		}
 	}

@@ -70,7 +70,7 @@ func keepsTheMeaning(t *testing.T, b *Backend, seed uint64) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !iptwalk.Same(want, got) {
+		if !iptwalk.Same(pk, want, got) {
 			t.Fatalf("packet %v, %+v:\nruleset:   %+v\nin kernel: %+v\n%s", pk, host, want, got, strings.Join(s.lines(ruleset.IPv4), "\n"))
 		}
 	}

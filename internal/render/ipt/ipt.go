@@ -13,13 +13,13 @@
 // their order doesn't matter. One of ports becomes rules where it is small, a bitmap for each verdict where there are few
 // verdicts, else a tree of chains behind a bitmap of all its ports.
 //
-// TCPReset and Unreachable become a mark, RejectMark, since mangle can't answer; table filter answers what is marked, and
-// table security drops it should the jump in filter be lost. Without such a verdict neither table is touched. Table raw
-// can't have one.
+// TCPReset and Unreachable become a label of the connection, RejectLabel, since mangle can't answer; table filter answers
+// what is labelled, and table security drops it should the jump in filter be lost. Without such a verdict neither table is
+// touched. Table raw can't have one.
 //
-// Be aware: nothing is executed here. A marked TCP packet is answered by RST and any other by port-unreachable, whichever
-// of the two verdicts it met. A program that overwrites whole packet marks in mangle behind quaywall's jump turns a
-// reject into an accept. A table of iptables has one place for each hook: priorities only order quaywall's own chains.
+// Be aware: nothing is executed here. A labelled TCP packet is answered by RST and any other by port-unreachable, whichever
+// of the two verdicts it met; one that begins no connection (INVALID, UNTRACKED) is dropped without an answer. A table of
+// iptables has one place for each hook: priorities only order quaywall's own chains.
 package ipt
 
 import (
@@ -34,16 +34,21 @@ import (
 // Prefix begins the names of quaywall's chains.
 const Prefix = "QUAYWALL-"
 
-// RejectMark is the bit of the packet mark that says "to be rejected". No other bit is read or written. Kubernetes uses
-// 0x4000 and 0x8000, Tailscale 0xff0000, Calico 0xffff0000 unless told otherwise: the latter needs another mask there.
-const RejectMark = 0x20000000
+// RejectLabel is the label of connection tracking (0-127) that says "to be rejected". A packet mark would be lost to whoever
+// writes whole marks behind the gate, as wg-quick does ("meta mark set ct mark"), and the packet would get in; labels only
+// Open vSwitch writes, in zones of its own.
+const RejectLabel = 86
 
-// markTest is RejectMark as iptables-save prints it.
-const markTest = "0x20000000/0x20000000"
+// labelTest is the test of RejectLabel as iptables-save prints it.
+var labelTest = fmt.Sprintf(`-m connlabel --label "%d"`, RejectLabel)
+
+// fresh are packets of a connection that isn't in the kernel's table yet, so that its labels are of this very packet. That
+// leaves the answers out, which belong to the same connection.
+const fresh = "-m conntrack --ctstate NEW ! --ctstatus CONFIRMED"
 
 // The chains that have no counterpart in a ruleset.
 const (
-	rejectChain = Prefix + "REJECT" // in mangle it marks, in filter it answers, in security it drops
+	rejectChain = Prefix + "REJECT" // in mangle it labels, in filter it answers, in security it drops
 	RawChain    = Prefix + "RAW"    // the rules of Raw.IPTables
 )
 
@@ -197,20 +202,21 @@ func builtin(b *ruleset.Base) (table, chain string, err error) {
 	return "mangle", chain, nil
 }
 
-// addReject adds what a mark means: an answer in filter and, behind it, a drop in security.
+// addReject adds what the label means: an answer in filter and, behind it, a drop in security. What can't be labelled is
+// dropped at once.
 func (f *Family) addReject() {
 	unreachable := "icmp-port-unreachable"
 	if f.Family == ruleset.IPv6 {
 		unreachable = "icmp6-port-unreachable"
 	}
-	f.Mangle.Chains = append(f.Mangle.Chains, Chain{rejectChain, []Rule{{"-j MARK --set-xmark " + markTest}}})
+	f.Mangle.Chains = append(f.Mangle.Chains, Chain{rejectChain, []Rule{{fresh + " " + labelTest + " --set -j RETURN"}, {"-j DROP"}}})
 	f.Filter.Chains = []Chain{{rejectChain, []Rule{
-		{"-p tcp -j REJECT --reject-with tcp-reset"},
-		{"-j REJECT --reject-with " + unreachable},
+		{"-p tcp " + labelTest + " -j REJECT --reject-with tcp-reset"},
+		{labelTest + " -j REJECT --reject-with " + unreachable},
 	}}}
-	f.Security.Chains = []Chain{{rejectChain, []Rule{{"-j DROP"}}}}
+	f.Security.Chains = []Chain{{rejectChain, []Rule{{labelTest + " -j DROP"}}}}
 	for _, hook := range []string{"INPUT", "FORWARD", "OUTPUT"} {
-		jump := Jump{hook, "-m mark --mark " + markTest + " -j " + rejectChain}
+		jump := Jump{hook, fresh + " -j " + rejectChain}
 		f.Filter.Jumps = append(f.Filter.Jumps, jump)
 		f.Security.Jumps = append(f.Security.Jumps, jump)
 	}
@@ -223,21 +229,20 @@ func (f *Family) addRaw(raw []rawRule, rejects bool) {
 		return
 	}
 	chain := Chain{Name: RawChain}
+	if rejects {
+		chain.Rules = []Rule{{labelTest + " -j RETURN"}}
+	}
 	for _, r := range raw {
 		if r.family == ruleset.Inet || r.family == f.Family {
 			chain.Rules = append(chain.Rules, Rule{r.spec})
 		}
 	}
 	f.Mangle.Chains = append(f.Mangle.Chains, chain)
-	spec := "-j " + RawChain
-	if rejects {
-		spec = "-m mark ! --mark " + markTest + " " + spec
-	}
 	last := 0
 	for i, j := range f.Mangle.Jumps {
 		if j.From == "PREROUTING" {
 			last = i + 1
 		}
 	}
-	f.Mangle.Jumps = slices.Insert(f.Mangle.Jumps, last, Jump{"PREROUTING", spec})
+	f.Mangle.Jumps = slices.Insert(f.Mangle.Jumps, last, Jump{"PREROUTING", "-j " + RawChain})
 }

@@ -32,7 +32,7 @@ func (p Present) Empty() bool { return len(p.Chains) == 0 && len(p.Jumps) == 0 }
 // Payload is what makes iptables-restore --noflush put the family into the kernel in place of what is there, by the names
 // of tables. Tables that hold nothing of quaywall's and shall hold nothing are not touched; nil is nothing to do.
 //
-// What answers and drops marked packets comes before the table that marks them, and goes after it. Table raw may come
+// What answers and drops labelled packets comes before the table that labels them, and goes after it. Table raw may come
 // anywhere: it drops nothing that table mangle of the same policy wouldn't drop, so between the two each packet still
 // meets the old policy's verdict or the new one's.
 func (f *Family) Payload(now map[string]Present) []byte {

@@ -47,7 +47,7 @@ func compareWalks(t *testing.T, seed uint64) {
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
-		if !iptwalk.Same(want, got) {
+		if !iptwalk.Same(pk, want, got) {
 			t.Fatalf("seed %d, packet %v, %+v:\nruleset:  %+v\nrendered: %+v\n%s", seed, pk, host, want, got, dump(rules))
 		}
 	}

@@ -23,7 +23,7 @@ import (
 
 // Result is what became of a packet.
 type Result struct {
-	Verdict string   // ACCEPT, DROP, or REJECT for a packet that was marked to be rejected
+	Verdict string   // ACCEPT, DROP, or REJECT for a packet that was labelled to be rejected
 	Lines   []string // policy lines of the rules and elements that counted the packet, in order
 	Logs    []string // prefixes by which it was logged
 	Rules   int      // how many rules it met
@@ -49,21 +49,24 @@ func Walk(rules *ipt.Rules, hook string, pk packet.Packet, host rulewalk.Host) (
 }
 
 // Same tells whether a ruleset and what was made of it did the same with a packet. Whether a rejected packet is answered by RST
-// or by port-unreachable is decided behind table mangle.
-func Same(want rulewalk.Result, got Result) bool {
+// or by port-unreachable is decided behind table mangle; one that begins no connection is dropped there without an answer.
+func Same(pk packet.Packet, want rulewalk.Result, got Result) bool {
 	verdict := map[ruleset.Kind]string{ruleset.Accept: "ACCEPT", ruleset.Drop: "DROP", ruleset.TCPReset: "REJECT",
 		ruleset.Unreachable: "REJECT"}[want.Kind]
+	if verdict == "REJECT" && pk.State != packet.New {
+		verdict = "DROP"
+	}
 	return got.Verdict == verdict && slices.Equal(got.Lines, want.Lines) && slices.Equal(got.Logs, want.Logs)
 }
 
 type walker struct {
-	table  *ipt.Table
-	sets   map[string]ipt.Set
-	pk     packet.Packet
-	host   rulewalk.Host
-	marked bool
-	result Result
-	depth  int
+	table    *ipt.Table
+	sets     map[string]ipt.Set
+	pk       packet.Packet
+	host     rulewalk.Host
+	labelled bool
+	result   Result
+	depth    int
 }
 
 func (w *walker) verdict(hook string) (string, error) {
@@ -76,7 +79,7 @@ func (w *walker) verdict(hook string) (string, error) {
 			return done, err
 		}
 	}
-	if w.marked {
+	if w.labelled {
 		return "REJECT", nil
 	}
 	return "ACCEPT", nil
@@ -124,8 +127,6 @@ func (w *walker) rule(spec string) (string, error) {
 	switch {
 	case s.target == "NFLOG":
 		w.result.Logs = append(w.result.Logs, s.prefix)
-	case s.target == "MARK":
-		w.marked = true
 	case s.target == "" || s.target == "DROP" || s.target == "RETURN":
 		return s.target, nil
 	default:
@@ -219,12 +220,18 @@ func (s *scan) option(option string, not bool) error {
 		s.comment = s.next()
 	case "--match-set":
 		return s.matchSet(s.next(), s.next(), not)
-	case "--mark":
+	case "--label":
 		s.next()
-		is(s.w.marked)
+		if len(s.words) > 0 && s.words[0] == "--set" {
+			s.next()
+			s.w.labelled = s.ok
+		}
+		is(s.w.labelled)
+	case "--ctstatus": // what is walked here is in no table of connections
+		is(s.next() != "CONFIRMED")
 	case "--nflog-prefix":
 		s.prefix = s.next()
-	case "--limit", "--limit-burst", "--nflog-group", "--set-xmark", "--hashlimit-burst", "--hashlimit-mode", "--hashlimit-name",
+	case "--limit", "--limit-burst", "--nflog-group", "--hashlimit-burst", "--hashlimit-mode", "--hashlimit-name",
 		"--hashlimit-htable-size", "--hashlimit-htable-max", "--hashlimit-htable-expire", "--hashlimit-srcmask":
 		s.next()
 	default:

@@ -126,6 +126,7 @@ type fate struct {
 	passed bool
 	hook   uint8 // where it was seen to have passed, as netfilter numbers hooks
 	answer answer
+	mute   bool // nobody would have answered, whatever the verdict
 }
 
 func (f fate) String() string {

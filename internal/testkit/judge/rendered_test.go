@@ -32,7 +32,7 @@ var renderedFaults = []renderedFault{
 	{name: "TCP is taken for UDP", tool: "ip6tables", old: `-p tcp -m tcp --dport`, new: "-p udp -m udp --dport"},
 	{name: "a type of ICMP is missing", tool: "iptables", old: `(?m)^.*--icmp-type 3 .*\n`},
 	{name: "neighbours are not found", tool: "ip6tables", old: `(?m)^.*--icmpv6-type 135 .*\n`},
-	{name: "a reject marks with another bit", tool: "iptables", old: `0x20000000/0x20000000`, new: "0x10000000/0x10000000"},
+	{name: "a reject labels with another bit", tool: "iptables", old: `--label "86" --set`, new: `--label "87" --set`},
 	{name: "a reset is no reset", tool: "iptables", table: "filter", old: `--reject-with tcp-reset`, new: "--reject-with icmp-port-unreachable"},
 	{name: "nobody leads to the gate", tool: "ip6tables", old: `(?m)^-A PREROUTING -j QUAYWALL.*\n`},
 	{name: "nobody leads to the rules on containers' addresses", tool: "iptables", old: `(?m)^-A FORWARD -j QUAYWALL.*\n`},

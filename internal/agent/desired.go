@@ -306,6 +306,7 @@ func (a *Agent) tellWarnings(r *apply.Result) {
 	}
 	texts := make([]string, len(r.Warnings))
 	for i, d := range r.Warnings {
+		d.Hint = "" // for who applies a policy; check and plan give it
 		texts[i] = d.Error()
 	}
 	a.say("warnings", slog.LevelWarn, "the policy has warnings", "problems", repair.Line(texts))

@@ -22,22 +22,17 @@ func alwaysPasses() []ruleset.Rule {
 		passes("multicast listeners", icmp(ruleset.IPv6, 130, 131, 132, 143)),
 		passes("ICMPv6 errors", icmp(ruleset.IPv6, 1, 2, 3, 4)),
 		passes("ICMP errors", icmp(ruleset.IPv4, 3, 11, 12)),
-		passes("IGMP", ruleset.FamilyMatch{Family: ruleset.IPv4}, ruleset.ProtoMatch{Proto: protoIGMP}),
+		passes("IGMP", isIGMP()...),
 	}
 }
 
-// containersLive are the rules for what a container's network can't live without. What such packets are for is done on one
-// link, so they pass to nobody behind it: a container could send anything in them. Errors of ICMP need no rule, those that
-// are about a connection are related to it.
-func containersLive() []ruleset.Rule {
-	neighbours := ruleset.ICMPTypeMatch{Family: ruleset.IPv6, Types: []uint8{130, 131, 132, 133, 134, 135, 136, 143}}
-	onLink := linkLocal.Union(multicast.V6())
-	return []ruleset.Rule{
-		passes("on one link", ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: onLink}, neighbours),
-		passes("to the host as a neighbour", neighbours, ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}),
-		passes("IGMP", ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv4, Addrs: multicast.V4()}, ruleset.ProtoMatch{Proto: protoIGMP}),
-		passes("DHCP replies", append(udpPorts(ruleset.IPv4, 67, dhcpClient), ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv4, Addrs: allHosts})...),
-	}
+// neighbours holds for Neighbour Discovery and MLD.
+func neighbours() ruleset.Match {
+	return ruleset.ICMPTypeMatch{Family: ruleset.IPv6, Types: []uint8{130, 131, 132, 133, 134, 135, 136, 143}}
+}
+
+func isIGMP() []ruleset.Match {
+	return []ruleset.Match{ruleset.FamilyMatch{Family: ruleset.IPv4}, ruleset.ProtoMatch{Proto: protoIGMP}}
 }
 
 const protoIGMP = 2
@@ -51,12 +46,13 @@ var linkLocal = netset.Of(netip.MustParsePrefix("fe80::/10"))
 // The ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) listen on.
 const dhcpClient, dhcp6Client = 68, 546
 
-// dhcpReplies are the rules for what this host's own clients wait for.
-func dhcpReplies() []ruleset.Rule {
+// dhcpReplies are the rules for what this host's own clients wait for; also is what else they ask.
+func dhcpReplies(also ...ruleset.Match) []ruleset.Rule {
+	reply6 := []ruleset.Match{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
+		ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, dhcp6Client)}
 	return []ruleset.Rule{
-		passes("DHCP replies", append(udpPorts(ruleset.IPv4, 67, dhcpClient), toThisHost())...),
-		passes("DHCPv6 replies", ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
-			ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, dhcp6Client), toThisHost()),
+		passes("DHCP replies", append(udpPorts(ruleset.IPv4, 67, dhcpClient), also...)...),
+		passes("DHCPv6 replies", append(reply6, also...)...),
 	}
 }
 

@@ -22,6 +22,7 @@ const TableName = "quaywall"
 const (
 	earlyPriority    = -300
 	gatePriority     = -149
+	manyPriority     = -149
 	directPriority   = -10
 	outboundPriority = -149
 )
@@ -38,6 +39,7 @@ func Compile(p *policy.Policy, inv *inventory.Inventory, o Options) (*ruleset.Ru
 	c.prepareSets()
 	c.early()
 	c.gate()
+	c.many()
 	c.direct()
 	c.outbound()
 	return &ruleset.Ruleset{

@@ -14,6 +14,10 @@ func (c *compiler) direct() {
 	ch := c.chain("direct", &ruleset.Base{Hook: ruleset.Forward, Priority: directPriority})
 	add(ch, established())
 	c.trusted(ch, ruleset.In)
+	if restricts(c.policy, policy.Egress) { // multicast that is routed was judged nowhere
+		away := ruleset.IfaceMatch{Field: ruleset.Out, Set: c.bridges, Not: true}
+		add(ch, leads(egressChain, "to many elsewhere", c.bridgeMatch(ruleset.In), away, toMany()))
+	}
 	add(ch, passes("from a container", c.bridgeMatch(ruleset.In)))
 	if c.options.PickUp {
 		add(ch, passes("container flow running before", midStream()...))
@@ -50,7 +54,10 @@ func (c *compiler) fromNewBridges() string {
 	leftToDocker := append(c.newcomer(ruleset.Out), c.namedByDocker(ruleset.Out, false))
 	add(ch, passes("from others", c.knownBridges(ruleset.In, false)), passes("from others", c.namedByDocker(ruleset.In, true)),
 		passes("left to Docker", leftToDocker...))
-	c.egressRules(ch, "egnew", c.strictest())
+	if c.options.PickUp {
+		add(ch, passes("container flow running before", midStream()...))
+	}
+	c.sectionIn(ch, section{name: "egnew", section: policy.Egress, rules: c.strictest()})
 	return ch.Name
 }
 

@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"quaywall/internal/policy"
 	"quaywall/internal/rate"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/testkit/rulewalk"
 )
 
 // denyAny is a rule of the kind that is judged early.
@@ -168,7 +170,7 @@ func TestEarly(t *testing.T) {
 		{"a SYN", syn, true, drop, line},
 		{"IPv6", pk(tcp, "eth0", bad6, host6, 22), true, drop, line},
 		{"to a published port", pk(tcp, "eth0", bad, host4, 443), true, drop, line},
-		{"to a broadcast address", pk(tcp, "eth0", bad, "192.0.2.255", 22), true, drop, line},
+		{"to a broadcast address", pk(tcp, "eth0", bad, "192.0.2.255", 22), false, drop, line},
 		{"that was sent twice", inState(syn, packet.Established), true, drop, line},
 		{"a ping", ping, true, drop, line},
 		{"a ping, IPv6", ping6, true, drop, line},
@@ -248,7 +250,8 @@ func TestEarlyIsShort(t *testing.T) {
 		{"a SYN, IPv6", pk(tcp, "eth0", "2001:db8::9", host6, 22), 5},
 		{"ESP", pk(50, "eth0", "203.0.113.9", host4, 22), 5},
 	} {
-		got, err := walk(&table, testHost(), c.packet)
+		host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(testHost(), a, c.packet.In) }}
+		got, err := rulewalk.Walk(&table, ruleset.Prerouting, c.packet, host)
 		if err != nil || got.Rules > c.most {
 			t.Errorf("%s: %d rules, want at most %d; error %v", c.what, got.Rules, c.most, err)
 		}

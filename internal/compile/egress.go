@@ -34,10 +34,15 @@ func (c *compiler) fromContainers(ch *ruleset.Chain) {
 	add(ch, leads(c.egress(), "from a container", bridge))
 }
 
+// egressChain is the chain of the egress rules.
+const egressChain = "egress"
+
 // egress is the chain for what comes from a container. Packets within one network aren't judged, except those to the
-// host's own address there, its gateway: by that a container reaches the host.
+// host's own address there, its gateway: by that a container reaches the host. Of those to many the host's own copy is
+// judged where it gets it. What a network can't live without is done on its own link, so it passes to nobody behind that: a
+// container could send anything in it. Errors of ICMP need no rule, those that are about a connection are related to it.
 func (c *compiler) egress() string {
-	ch := c.chain("egress", nil)
+	ch := c.chain("container", nil)
 	notHost := ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes, Not: true}
 	for _, f := range families {
 		if pairs := c.pairs(f); len(pairs) > 0 {
@@ -50,21 +55,17 @@ func (c *compiler) egress() string {
 			add(ch, passes("within one network", within, notHost))
 		}
 	}
-	onLink := []ruleset.Match{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
-		ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: linkLocal}, notHost}
-	add(ch, passes("within one network", onLink...))
-	add(ch, runningBefore()) // not in egressRules: the kernel looks for sockets in prerouting and not in forward
-	add(ch, containersLive()...)
-	c.egressRules(ch, "egress", c.policy.Egress)
-	return ch.Name
-}
-
-// egressRules are the end of a chain for what comes from a container.
-func (c *compiler) egressRules(ch *ruleset.Chain, name string, rules []policy.Rule) {
+	fromLink := ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal}
+	toLink := ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: linkLocal}
+	add(ch, passes("within one network", fromLink, toLink, notHost), passes("to many", toMany()),
+		runningBefore(), // not in egressRules: the kernel looks for sockets in prerouting and not in forward
+		passes("a neighbour", toLink, neighbours()), passes("the host as a neighbour", neighbours(), toThisHost()))
 	if c.options.PickUp {
 		add(ch, passes("container flow running before", midStream()...))
 	}
-	c.sectionIn(ch, section{name: name, section: policy.Egress, rules: rules})
+	add(ch, ruleset.Rule{Verdict: toChain(egressChain)})
+	c.section(section{name: egressChain, section: policy.Egress, rules: c.policy.Egress})
+	return ch.Name
 }
 
 // pairs are Docker's bridges with the subnets behind them, of one family.

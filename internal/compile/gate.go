@@ -22,7 +22,7 @@ func (c *compiler) gate() {
 	c.fromContainers(ch)
 	c.shortCut(ch)
 	add(ch, alwaysPasses()...)
-	add(ch, dhcpReplies()...)
+	add(ch, dhcpReplies(toThisHost())...)
 	add(ch, runningBefore())
 	if c.options.PickUp {
 		c.pickUp(ch)

@@ -10,9 +10,6 @@ import (
 	"quaywall/internal/ruleset"
 )
 
-// dialledTypes are the kinds of destination that count as this host.
-const dialledTypes = ruleset.TypeLocal | ruleset.TypeBroadcast | ruleset.TypeMulticast | ruleset.TypeAnycast
-
 // ownTypes are the kinds of destination that are this host and nobody else.
 const ownTypes = ruleset.TypeLocal | ruleset.TypeAnycast
 
@@ -39,10 +36,8 @@ func cleanSYN() []ruleset.Match {
 	return []ruleset.Match{ruleset.ProtoMatch{Proto: policy.TCP}, ruleset.TCPFlagsMatch{Mask: allFlags, Value: packet.SYN}}
 }
 
-// toThisHost holds for destinations that count as this host.
-func toThisHost() ruleset.Match {
-	return ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: dialledTypes}
-}
+// toThisHost holds for destinations that are this host alone. Those that are it among others have a chain of their own.
+func toThisHost() ruleset.Match { return ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes} }
 
 // fromOffLink holds for packets to a link-local address from one of wider scope. The link-local addresses of this host's
 // other interfaces are none of the host's to the kernel, and none to nftables; but they are to the match addrtype of

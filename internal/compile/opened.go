@@ -20,6 +20,7 @@ func (c *compiler) toContainers(ch *ruleset.Chain) {
 		add(ch, leads("containers", "dialled to a container", m))
 	}
 	entry := c.chain("containers", nil)
+	add(entry, passes("to many", toMany())) // the broadcast address of a network is no container's
 	if c.policy.Hygiene {
 		next := accept
 		if len(opened) > 0 {

@@ -22,7 +22,7 @@ func (c *compiler) outbound() {
 	add(ch, alwaysPasses()...)
 	add(ch, passes("DHCP requests", udpPorts(ruleset.IPv4, 68, 67)...),
 		passes("DHCPv6 requests", udpPorts(ruleset.IPv6, 546, 547)...),
-		passes("to this host", ruleset.AddrTypeMatch{Field: ruleset.Dst, Types: ownTypes}))
+		passes("to this host", toThisHost()))
 	rules := where(c.policy.Outbound, func(r policy.Rule) bool { return !r.To.Host })
 	c.sectionIn(ch, section{name: "outbound", section: policy.Outbound, rules: rules})
 }

@@ -107,8 +107,11 @@ func walk(table *ruleset.Table, inv *inventory.Inventory, pk packet.Packet) (rul
 		return rulewalk.Walk(table, ruleset.Output, pk, host)
 	}
 	r, err := rulewalk.Walk(table, ruleset.Prerouting, pk, host)
-	if err != nil || r.Kind != ruleset.Accept || host.AddrType(pk.Dst) != 0 || pk.In == "lo" {
+	switch {
+	case err != nil || r.Kind != ruleset.Accept || pk.In == "lo":
 		return r, err
+	case host.AddrType(pk.Dst) != 0:
+		return goOn(r, table, ruleset.Input, pk, host)
 	}
 	pk.Out = "eth0"
 	for _, n := range inv.Networks {
@@ -116,10 +119,14 @@ func walk(table *ruleset.Table, inv *inventory.Inventory, pk packet.Packet) (rul
 			pk.Out = n.Bridge
 		}
 	}
-	forward, err := rulewalk.Walk(table, ruleset.Forward, pk, host)
-	forward.Lines = append(r.Lines, forward.Lines...)
-	forward.Path = append(r.Path, forward.Path...)
-	return forward, err
+	return goOn(r, table, ruleset.Forward, pk, host)
+}
+
+// goOn leads a packet that an earlier hook accepted through another one.
+func goOn(before rulewalk.Result, table *ruleset.Table, hook ruleset.Hook, pk packet.Packet, host rulewalk.Host) (rulewalk.Result, error) {
+	r, err := rulewalk.Walk(table, hook, pk, host)
+	r.Lines, r.Logs, r.Path = append(before.Lines, r.Lines...), append(before.Logs, r.Logs...), append(before.Path, r.Path...)
+	return r, err
 }
 
 // addrType is what the kernel's routing says of an address of a packet that comes in by an interface.

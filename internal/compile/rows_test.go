@@ -70,12 +70,13 @@ func pass(table *ruleset.Table, inv *inventory.Inventory, r row) (rulewalk.Resul
 		return rulewalk.Walk(table, ruleset.Output, r.packet, host)
 	}
 	got, err := rulewalk.Walk(table, ruleset.Prerouting, r.packet, host)
-	if err != nil || got.Kind != ruleset.Accept || r.packet.Out == "" {
+	switch {
+	case err != nil || got.Kind != ruleset.Accept:
 		return got, err
+	case r.packet.Out == "":
+		return goOn(got, table, ruleset.Input, r.packet, host)
 	}
-	forward, err := rulewalk.Walk(table, ruleset.Forward, r.packet, host)
-	forward.Lines = append(got.Lines, forward.Lines...)
-	return forward, err
+	return goOn(got, table, ruleset.Forward, r.packet, host)
 }
 
 func out(p packet.Packet, iface string) packet.Packet {
@@ -129,6 +130,22 @@ func TestNewBridges(t *testing.T) {
 		{"within a known one (trap 47)", out(pk(tcp, known, "172.18.0.3", "172.18.0.2", 80), known), false, false, accept, ""},
 		{"from an administrator's bridge", out(pk(tcp, lan, "192.168.7.2", "172.30.0.2", 80), fresh), false, false, drop, ""},
 		{"to one", out(pk(tcp, fresh, "172.30.0.2", "192.168.7.2", 25), lan), false, false, drop, "policy.yaml:12"},
+	})
+}
+
+// What goes to many is judged where this host gets its copy: a bridge may carry it between others. Multicast that is routed
+// out of a container's network is judged where it is forwarded.
+func TestToMany(t *testing.T) {
+	udp := func(in, src, dst string) packet.Packet { return pk(policy.UDP, in, src, dst, 5353) }
+	checkRows(t, withoutNetworks(), compile.Options{}, []row{
+		{"to the host", udp("eth0", "192.0.2.9", "224.0.0.251"), false, false, drop, "default"},
+		{"carried by a bridge of others", out(udp("virbr0", "192.168.122.9", "224.0.0.251"), "virbr0"), false, false, accept, ""},
+		{"carried by a bridge of others, to all", out(udp("virbr0", "192.168.122.9", "255.255.255.255"), "virbr0"), false, false, accept, ""},
+		{"of a container, to the host", udp("docker0", "172.17.0.2", "224.0.0.251"), false, false, drop, "default"},
+		{"of a container, within its network", out(udp("docker0", "172.17.0.2", "224.0.0.251"), "docker0"), false, false, accept, ""},
+		{"of a container, IPv6", out(udp("br-0123456789ab", "fd00:18::2", "ff02::fb"), "br-0123456789ab"), false, false, accept, ""},
+		{"of a container, routed", out(udp("docker0", "172.17.0.2", "239.1.2.3"), "eth0"), false, false, drop, "default"},
+		{"of a container, routed, IPv6", out(udp("br-0123456789ab", "fd00:18::2", "ff0e::1"), "eth0"), false, false, drop, "default"},
 	})
 }
 

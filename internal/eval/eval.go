@@ -27,6 +27,9 @@
 // While Docker doesn't answer, which bridge a network has isn't known, and it may be any: an egress rule that denies
 // something to such a network denies it to all, and one that allows something allows it to none.
 //
+// A broadcast or multicast packet is judged as what this host gets of it: the copies that a bridge carries to others on it
+// are none of quaywall's business.
+//
 // Two things that pass for a while only aren't known here: TCP connections of containers that ran before the first
 // apply, and what Docker networks made after the policy was compiled do.
 package eval
@@ -82,7 +85,7 @@ func Evaluate(p *policy.Policy, inv *inventory.Inventory, pk packet.Packet) Deci
 // inbound rules down to the first that does more than deny everything from some addresses. It is not decided where these
 // leave a packet to what follows, where all rules are asked.
 func (j judge) early() (d Decision, decided bool) {
-	if !j.begins() || !j.fromOutside() || !j.host.isDialled(j.pk.Dst) {
+	if !j.begins() || !j.fromOutside() || !j.host.isOwn(j.pk.Dst) {
 		return Decision{}, false
 	}
 	for i, r := range j.p.Inbound {
@@ -267,9 +270,9 @@ func (j judge) egress() Decision {
 }
 
 // withinNetwork tells whether a packet goes from a container to its own network. The bridge's own address is the
-// host's, not the network's: egress rules can close the way to the host.
+// host's, not the network's: egress rules can close the way to the host. So is the host's copy of what goes to many.
 func (j judge) withinNetwork() bool {
-	if j.host.isOwn(j.pk.Dst) {
+	if j.host.isDialled(j.pk.Dst) {
 		return false
 	}
 	if j.pk.Dst.Is6() && j.pk.Src.IsLinkLocalUnicast() && j.pk.Dst.IsLinkLocalUnicast() {
@@ -347,9 +350,10 @@ func (j judge) unjudged(s policy.Section, why string) Decision {
 	return Decision{Verb: policy.Allow, Section: s, Rule: -1, Why: why}
 }
 
-// ranBefore tells whether a packet is of a TCP connection of this host that nobody tracked before the policy came.
+// ranBefore tells whether a packet is of a TCP connection of this host that nobody tracked before the policy came. No
+// connection is with many.
 func (j judge) ranBefore() bool {
-	return j.pk.Proto == policy.TCP && !j.pk.OpensTCP() && j.pk.Socket
+	return j.pk.Proto == policy.TCP && !j.pk.OpensTCP() && j.pk.Socket && !j.host.isToMany(j.pk.Dst)
 }
 
 // isDHCPReply tells whether a packet is what a DHCP client of this host waits for.

@@ -517,7 +517,8 @@ func TestS7(t *testing.T) {
 		{"udp [fd00:17::2]:5 -> [fd00:17::]:53 from container bridge", reject, "policy.yaml:11", "rule 2 of egress rejects it"},
 		{"tcp 172.17.0.2:5 -> 203.0.113.10:22 from container bridge", reject, "policy.yaml:11", "rule 2 of egress rejects it"},
 		{"udp 172.17.0.2:5 -> 172.18.0.1:53 from container bridge", reject, "policy.yaml:11", "rule 2 of egress rejects it"},
-		{"udp 172.17.0.2:5 -> 172.17.255.255:53 from container bridge", allow, "", sameNet},
+		{"udp 172.17.0.2:5 -> 172.17.255.255:53 from container bridge", allow, "policy.yaml:14", "rule 5 of egress allows it"},
+		{"udp 172.30.0.8:5 -> 172.30.0.255:53 from container routed", deny, "policy.yaml:31", egDefault},
 
 		// Networks.
 		{"tcp 172.18.0.2:5 -> 198.51.100.7:443 from container backend", allow, "policy.yaml:12", "rule 3 of egress allows it"},

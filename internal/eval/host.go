@@ -42,8 +42,11 @@ func (h host) isOwn(a netip.Addr) bool { return h.isLocal(a) || h.isAnycast(a) }
 
 // isDialled tells whether a packet to this address is for this host, be it among others.
 func (h host) isDialled(a netip.Addr) bool {
-	return h.isOwn(a) || h.isBroadcast(a) || a.IsMulticast()
+	return h.isOwn(a) || h.isToMany(a)
 }
+
+// isToMany tells whether a packet to this address is for others too.
+func (h host) isToMany(a netip.Addr) bool { return h.isBroadcast(a) || a.IsMulticast() }
 
 // anyPrefix tells whether one of the host's addresses is so. A link-local one is the host's on its own link alone: on another
 // link the same address is another machine's, or nobody's.

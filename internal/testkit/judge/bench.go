@@ -176,6 +176,8 @@ func elseSource(a netip.Addr) netip.Addr {
 func (p *probe) agrees(f fate) bool {
 	silent := !f.passed && f.answer == noAnswer
 	switch {
+	case p.isFlooded() && !f.carried:
+		return false
 	case p.want.Verb == policy.Allow && p.lost():
 		return true
 	case p.want.Verb == policy.Allow:
@@ -233,6 +235,8 @@ func (c *Case) walk(p *probe) (fate, rulewalk.Result, error) {
 		pk.Out = outOf(pk.Dst, pk.In)
 	case isDNATed(pk):
 		hooks, pk.Out, dnated = append(hooks, ruleset.Forward), "docker0", true
+	default:
+		hooks = append(hooks, ruleset.Input)
 	}
 	var all rulewalk.Result
 	for _, hook := range hooks {
@@ -240,10 +244,12 @@ func (c *Case) walk(p *probe) (fate, rulewalk.Result, error) {
 		r, err := rulewalk.Walk(table, hook, pk, host)
 		all.Kind, all.Lines, all.Path = r.Kind, append(all.Lines, r.Lines...), append(all.Path, r.Path...)
 		if err != nil || r.Kind != ruleset.Accept {
-			return fateOf(r.Kind), all, err
+			f := fateOf(r.Kind)
+			f.carried = p.isFlooded() && hook == ruleset.Input
+			return f, all, err
 		}
 	}
-	return fate{passed: true}, all, nil
+	return fate{passed: true, carried: p.isFlooded()}, all, nil
 }
 
 func fateOf(k ruleset.Kind) fate {

@@ -288,6 +288,17 @@ func split(ip []byte) (proto uint8, body []byte, ok bool) {
 	return 0, nil, false
 }
 
+// ends are the addresses of an IP packet.
+func ends(ip []byte) (src, dst netip.Addr) {
+	switch {
+	case len(ip) >= 20 && ip[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20]))
+	case len(ip) >= 40 && ip[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
+	}
+	return netip.Addr{}, netip.Addr{}
+}
+
 // identification is IPv4's identification, IPv6's flow label.
 func identification(ip []byte) uint16 {
 	switch {

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -60,6 +61,8 @@ const (
 	ulogCmdBind      = 1
 	ulogCopyPacket   = 2
 	ulogHeader       = 1
+	ulogIn           = 4 // the index of an interface of IP: a bridge, not its port
+	ulogOut          = 5
 	ulogPayload      = 9
 )
 
@@ -123,10 +126,11 @@ func (a answer) String() string { return [...]string{"no answer", "a reset", "po
 
 // fate is what became of a packet.
 type fate struct {
-	passed bool
-	hook   uint8 // where it was seen to have passed, as netfilter numbers hooks
-	answer answer
-	mute   bool // nobody would have answered, whatever the verdict
+	passed  bool
+	hook    uint8 // where it was seen to have passed, as netfilter numbers hooks
+	carried bool  // by a bridge, from port to port: a copy that isn't the host's
+	answer  answer
+	mute    bool // nobody would have answered, whatever the verdict
 }
 
 func (f fate) String() string {
@@ -158,39 +162,44 @@ func (o *observer) collect(wait time.Duration) (map[uint16]fate, error) {
 			if m.Header.Type != ulogPacket || len(m.Data) < 4 {
 				continue
 			}
-			hook, ip, err := logged(m.Data[4:])
+			hook, flooded, ip, err := logged(m.Data[4:])
 			if err != nil {
 				return nil, err
 			}
 			if identification(ip) == sentinelID && hook == unix.NF_INET_PRE_ROUTING {
 				return fates, nil
 			}
-			note(fates, hook, ip)
+			note(fates, hook, flooded, ip)
 		}
 	}
 }
 
-// logged takes a logged packet apart.
-func logged(data []byte) (hook uint8, ip []byte, err error) {
+// logged takes a logged packet apart. flooded tells that it leaves by the bridge that it came in by.
+func logged(data []byte) (hook uint8, flooded bool, ip []byte, err error) {
 	attrs, err := netlink.UnmarshalAttributes(data)
 	if err != nil {
-		return 0, nil, err
+		return 0, false, nil, err
 	}
+	var in, out []byte
 	for _, a := range attrs {
 		switch {
 		case a.Type == ulogHeader && len(a.Data) >= 3:
 			hook = a.Data[2]
 		case a.Type == ulogPayload:
 			ip = a.Data
+		case a.Type == ulogIn:
+			in = a.Data
+		case a.Type == ulogOut:
+			out = a.Data
 		}
 	}
 	if len(ip) > 14 && (ip[12] == 0x08 || ip[12] == 0x86) && ip[0]>>4 != 4 && ip[0]>>4 != 6 {
 		ip = ip[14:] // logged with its frame's header
 	}
-	return hook, ip, nil
+	return hook, hook == unix.NF_INET_FORWARD && in != nil && bytes.Equal(in, out), ip, nil
 }
 
-func note(fates map[uint16]fate, hook uint8, ip []byte) {
+func note(fates map[uint16]fate, hook uint8, flooded bool, ip []byte) {
 	if id, kind := answered(ip); kind != noAnswer && id != 0 {
 		f := fates[id]
 		f.answer = kind
@@ -199,7 +208,11 @@ func note(fates map[uint16]fate, hook uint8, ip []byte) {
 	}
 	if id := identification(ip); id != 0 {
 		f := fates[id]
-		f.passed, f.hook = true, hook
+		if _, dst := ends(ip); flooded && isToMany(dst) {
+			f.carried = true
+		} else {
+			f.passed, f.hook = true, hook
+		}
 		fates[id] = f
 	}
 }

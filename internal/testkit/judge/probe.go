@@ -64,11 +64,22 @@ func isMapped(a netip.Addr) bool {
 	return netip.MustParsePrefix("::ffff:0:0/96").Contains(a) || a.Is4In6()
 }
 
+// isToMany tells whether an address is that of more than one machine.
+func isToMany(a netip.Addr) bool {
+	return a.IsMulticast() || isIn(directed, a) || a == broadcast4
+}
+
+// isFlooded tells whether a bridge carries a packet to all of its ports, whatever becomes of the host's copy.
+func (p *probe) isFlooded() bool {
+	isBridge := slices.ContainsFunc(cards, func(c card) bool { return c.name == p.pk.In && c.port != "" })
+	return isBridge && isToMany(p.pk.Dst)
+}
+
 // answerable tells whether a reject of this packet is told to its sender: never to one that can't be reached, about a
 // packet to many, about a reset, an error, or a packet with a wrong checksum.
 func (p *probe) answerable() bool {
 	isReset := p.pk.Proto == policy.TCP && p.pk.Flags&packet.RST != 0
-	toMany := p.pk.Dst.IsMulticast() || isIn(directed, p.pk.Dst) || p.pk.Dst == broadcast4 || isIn(anycast6, p.pk.Dst)
+	toMany := isToMany(p.pk.Dst) || isIn(anycast6, p.pk.Dst)
 	odd := p.pk.Src.IsLoopback() || p.pk.Src.IsUnspecified() || p.pk.In != "" && isIn(hostAddrs(), p.pk.Src) || isIn(anycast6, p.pk.Src)
 	unknownICMP := p.pk.Proto == policy.ICMP && (p.pk.ICMPType > 18 || slices.Contains([]uint8{1, 2, 6, 7, 9, 10}, p.pk.ICMPType))
 	// The way back to a link-local address leads by interfaces that have such a network.

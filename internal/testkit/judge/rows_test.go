@@ -12,7 +12,7 @@ import (
 	"quaywall/internal/policy"
 )
 
-// row is a packet and whether it passes: what the judge can't find out by itself, since the evaluator could share a mistake
+// row is a packet and whether it passes to the host, or by it: what the judge can't find out by itself, since the evaluator could share a mistake
 // with the compiler, or knows nothing of it.
 type row struct {
 	what   string
@@ -76,6 +76,35 @@ var rows = []struct {
 	}},
 	{"inbound: [{allow: 22/udp}]\n", shared("bridge"), []row{
 		{"to the host from docker0 when others are on it", udp("docker0", "172.17.0.2:9", "172.17.0.1:9"), false},
+	}},
+	{"inbound: [{allow: [22/udp, 5353/udp]}]\n", inventoryOf(), []row{ // a bridge carries all of these between its ports
+		{"a guest that asks for an address", udp("virbr0", "0.0.0.0:68", "255.255.255.255:67"), false},
+		{"an answer to a guest", udp("virbr0", "192.168.122.77:67", "255.255.255.255:68"), true},
+		{"to all guests", udp("virbr0", "192.168.122.77:9", "192.168.122.255:137"), false},
+		{"to a group of guests", udp("virbr0", "192.168.122.77:9", "224.0.0.251:9"), false},
+		{"to a group of guests, IPv6", udp("virbr0", "[fd00:122::77]:9", "[ff02::fb]:9"), false},
+		{"to a group that the host may hear", udp("virbr0", "[fd00:122::77]:9", "[ff02::fb]:5353"), true},
+		{"from another card to all", udp("eth0", "192.0.2.77:9", "192.0.2.255:137"), false},
+		{"from another card to all at a port that is open", udp("eth0", "192.0.2.77:9", "192.0.2.255:22"), true},
+		{"from another card to a group", udp("eth0", "192.0.2.77:9", "224.0.0.251:9"), false},
+		{"to all of a Docker network", udp("eth0", "192.0.2.77:9", "172.30.0.255:22"), true},
+		{"to all of a Docker network at a closed port", udp("eth0", "192.0.2.77:9", "172.30.0.255:9"), false},
+		{"a bridge of others that came later", udp("br-dmz", "10.77.0.9:68", "255.255.255.255:67"), false},
+	}},
+	{"inbound: [{deny: any, from: 192.168.122.77}, {allow: any}]\n", inventoryOf(), []row{
+		{"a guest that this host bans asks all", icmp(policy.ICMP, 8, "virbr0", "192.168.122.77", "192.168.122.255"), false},
+		{"another asks all", icmp(policy.ICMP, 8, "virbr0", "192.168.122.78", "192.168.122.255"), true},
+	}},
+	{"inbound: [{allow: 9/udp, to: {network: routed}}]\n", inventoryOf(), []row{
+		{"all of a network aren't its containers", udp("eth0", "192.0.2.77:9", "172.30.0.255:9"), false},
+	}},
+	{"egress: [{allow: 5353/udp}]\ndefaults: {egress: deny, inbound: allow}\n", inventoryOf(), []row{
+		{"within one network, to all", udp("docker0", "172.17.0.2:9", "255.255.255.255:9"), false},
+		{"within one network, to its broadcast address", udp("docker0", "172.17.0.2:9", "172.17.255.255:9"), false},
+		{"within one network, to a group", udp("docker0", "172.17.0.2:9", "224.0.0.251:9"), false},
+		{"within one network, to a group, IPv6", udp("docker0", "[fd00:17::2]:9", "[ff02::fb]:9"), false},
+		{"to a group, what the host may hear", udp("docker0", "[fd00:17::2]:9", "[ff02::fb]:5353"), true},
+		{"a new network, to all", udp(freshBridge, "172.31.0.2:9", "255.255.255.255:9"), true},
 	}},
 	{ownNetwork, inventoryOf(), []row{
 		{"one that may come in again under another bridge", udp(freshBridge, "172.31.0.2:9", "45.0.0.1:9"), false},
@@ -170,8 +199,12 @@ func TestRows(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, r := range all {
-				if f := fates[probes[i].id]; f.passed != r.passes {
+				f := fates[probes[i].id]
+				if f.passed != r.passes {
 					t.Errorf("%s%s, %s: %s: %s, it should pass: %v", text, r.what, probes[i].pk, h.name, f, r.passes)
+				}
+				if f.carried != probes[i].isFlooded() {
+					t.Errorf("%s%s, %s: %s: the bridge carried it: %v", text, r.what, probes[i].pk, h.name, f.carried)
 				}
 			}
 		}

@@ -45,7 +45,10 @@ func (w *world) emit(p *probe) error {
 		return w.emitFromHost(p)
 	}
 	mac := w.mac[p.pk.In]
-	if p.bridged {
+	switch {
+	case p.isFlooded():
+		mac = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	case p.bridged:
 		mac = net.HardwareAddr{2, 0, 0, 0, 0, 0x77} // nobody's: the bridge sends it to all ports
 	}
 	for _, piece := range fragments(p) {

@@ -483,3 +483,74 @@ func TestPastIsBounded(t *testing.T) {
 		t.Errorf("%d rules are remembered, the last is %+v", len(s.Past), s.Past[len(s.Past)-1])
 	}
 }
+
+// whole28 is what Docker 28.5 writes for one network and one container.
+const whole28 = `*raw
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-BRIDGE - [0:0]
+:DOCKER-CT - [0:0]
+:DOCKER-FORWARD - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-ISOLATION-STAGE-2 - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-FORWARD
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER ! -i docker0 -o docker0 -j DROP
+-A DOCKER-BRIDGE -o docker0 -j DOCKER
+-A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A DOCKER-FORWARD -j DOCKER-CT
+-A DOCKER-FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A DOCKER-FORWARD -j DOCKER-BRIDGE
+-A DOCKER-FORWARD -i docker0 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+COMMIT
+`
+
+// TestUpgrade: Docker 20.10 becomes 28.5, whose rules are others. They are mended, and the old ones are neither revived nor
+// taken for stale.
+func TestUpgrade(t *testing.T) {
+	r, kernel := repairer(t)
+	f := facts()
+	f.Networks, f.Published = f.Networks[1:], f.Published[:1]
+	delete(f.Addrs, "dns")
+	kernel.ipv4 = drop(whole, "br-0123456789ab", "172.30.0.")
+	check(t, r, f, true)
+	kernel.ipv4 = whole28
+	for _, fresh := range []bool{true, false} {
+		if report := check(t, r, f, fresh); len(report.Problems) > 0 {
+			t.Errorf("after the upgrade: %q", report.Problems)
+		}
+	}
+	for what, now := range map[string]string{
+		"filter flushed": drop(whole28, "-A FORWARD", "-A DOCKER -d", "-A DOCKER !", "-A DOCKER-"), "all gone": "", "raw lost": drop(whole28, "--dst", "-j DROP"),
+	} {
+		kernel.ipv4 = now
+		if done, err := r.Mend(t.Context(), f, true); err != nil || len(done.Problems)+len(done.TakenOut) > 0 {
+			t.Errorf("%s: %+v, %v", what, done, err)
+		}
+		if is, want := dockers(t, kernel.ipv4), dockers(t, whole28); !slices.Equal(is, want) {
+			t.Errorf("%s: Docker's rules are\n%s\nwant\n%s", what, strings.Join(is, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}

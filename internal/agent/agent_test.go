@@ -401,6 +401,23 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// TestDamagedAndEdited: the policy file holds something else than what is in force, which this agent remembers.
+func TestDamagedAndEdited(t *testing.T) {
+	w := newWorld(t)
+	w.puts("one")
+	w.file = "two"
+	w.begin()
+	w.expectSaid(0, "can't be read")
+	w.damaged, w.flushed = errors.New("records/x is damaged"), true
+	w.hints(Record | Own)
+	w.expect("a damaged record, and a flush", "apply one")
+	w.pass(2 * resync)
+	w.expect("afterwards")
+	w.file = "three"
+	w.hints(Files)
+	w.expect("the file was changed", "apply three")
+}
+
 // TestDamagedForLong: the disk takes nothing. It is told once, and tried again and again, but not as fast as can be.
 func TestDamagedForLong(t *testing.T) {
 	w := newWorld(t)

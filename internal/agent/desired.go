@@ -193,6 +193,9 @@ func (a *Agent) keepsRules() bool {
 		a.inForce.Record.Hash == a.policy.hash()
 }
 
+// knowsMore tells whether the record of what is in force is damaged, and this agent remembers it.
+func (a *Agent) knowsMore() bool { return a.inForce.Damaged && a.inForce.Record != nil }
+
 // converge puts the policy in force as the host is now.
 func (a *Agent) converge(ctx context.Context) {
 	switch {
@@ -204,7 +207,7 @@ func (a *Agent) converge(ctx context.Context) {
 	case a.policy.Policy == nil:
 		a.becomeReady()
 		return
-	case a.held == a.policy.hash():
+	case a.held == a.policy.hash() && !a.knowsMore():
 		a.say("held", slog.LevelWarn, "the policy file holds something else than what is in force: quaywall apply puts it in force",
 			"file", a.target.File)
 		a.settle()
@@ -217,7 +220,11 @@ func (a *Agent) converge(ctx context.Context) {
 		a.settle()
 		return
 	}
-	r, err := a.host.Apply(ctx, a.target, a.inForce.Current, a.inv)
+	target := a.target
+	if a.held == a.policy.hash() {
+		target.Kept = a.inForce.Record
+	}
+	r, err := a.host.Apply(ctx, target, a.inForce.Current, a.inv)
 	switch {
 	case errors.Is(err, apply.ErrOvertaken):
 		a.pending.add(Record, a.host.Now().Add(-time.Minute)) // at once

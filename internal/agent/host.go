@@ -45,6 +45,8 @@ type Target struct {
 	File    string // absolute
 	Given   bool   // without, a file that isn't there means the built-in default
 	Backend string // as apply.Options has it
+
+	Kept *store.Record // put its policy in force, as it was kept, instead of the file's; nil for the file's
 }
 
 // Loaded is a policy as its files have it now.

@@ -132,13 +132,17 @@ func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.
 		w.did = append(w.did, "refused")
 		return nil, w.refuses
 	}
-	w.did = append(w.did, "apply "+w.file)
+	what := w.file
+	if to.Kept != nil {
+		what = to.Kept.Hash
+	}
+	w.did = append(w.did, "apply "+what)
 	w.applied = append(w.applied, inv)
 	before := w.record
-	w.puts(w.file)
+	w.puts(what)
 	w.record.Pending, w.record.Left = before.Pending, before.Left
 	w.flushed = false
-	return &apply.Result{File: to.File, Hash: w.file, Backend: "nft", Changed: true, Policy: w.load().Policy, Warnings: w.warnings}, nil
+	return &apply.Result{File: to.File, Hash: what, Backend: "nft", Changed: true, Policy: w.load().Policy, Warnings: w.warnings}, nil
 }
 
 // stored is what can be read of the record.

@@ -46,7 +46,7 @@ func (h *Host) Apply(ctx context.Context, o Options) (*Result, error) {
 	const doing = "putting the policy in force"
 	var result *Result
 	err := h.locked(ctx, doing, o.Wait, func(c *change) error {
-		c.opts = o
+		c.opts, c.back = o, o.Kept
 		err := c.apply(ctx)
 		if err != nil && c.honoured && !c.took("commit") {
 			c.endDeniedSince(context.WithoutCancel(ctx))
@@ -132,7 +132,7 @@ func (c *change) refuse() error {
 	if err := c.emptied(); err != nil {
 		return err
 	}
-	if c.blind == nil && len(c.cuts) == 0 || c.opts.Follow && c.record != nil && c.record.Hash == c.policy.Hash {
+	if c.blind == nil && len(c.cuts) == 0 || c.opts.Kept != nil || c.opts.Follow && c.record != nil && c.record.Hash == c.policy.Hash {
 		return nil
 	}
 	err := &RefusedError{Cuts: c.cuts, Because: c.found.Because, Err: c.blind}

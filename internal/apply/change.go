@@ -43,6 +43,10 @@ type Options struct {
 	// quaywall, or put another policy in force, the error is ErrOvertaken.
 	Follow bool
 	Over   string
+
+	// Kept is with Follow, for where what is recorded as in force can't be read any more, and the policy file holds something
+	// else: the record as it was. Its policy is put in force instead of the file's.
+	Kept *store.Record
 }
 
 // LogGroup is the NFLOG group that denied packets are sent to.

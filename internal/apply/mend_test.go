@@ -181,3 +181,33 @@ func TestFollowEmptied(t *testing.T) {
 		t.Errorf("an empty list after a boot: %v", err)
 	}
 }
+
+// TestFollowKept: the record is damaged, and the policy file holds something else: what is put in force is what was, by a
+// record that somebody remembers.
+func TestFollowKept(t *testing.T) {
+	w := newWorld(t)
+	w.put(t, 80)
+	want := w.rules()
+	state := w.state(t)
+	record, err := w.Store.Record(state.Current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, 443)
+	if err := os.WriteFile(filepath.Join(w.Store.Dir(), "records", state.Current), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.nft.held = nil
+	cut := session()
+	cut.Local = netip.MustParseAddrPort("203.0.113.1:9999")
+	w.ways = []guard.Way{cut} // it was in force: it is not asked again
+	o := w.options()
+	o.Follow, o.Over, o.Kept = true, state.Current, record
+	r := w.mustApply(t, o)
+	if after := w.state(t); r.Hash != record.Hash || !slices.Equal(w.rules(), want) || after.TakenUp != nil {
+		t.Errorf("hash %s, want %s; state %+v", r.Hash, record.Hash, after)
+	}
+	if again, err := w.Store.Record(w.state(t).Current); err != nil || again.Hash != record.Hash || again.File != w.policy {
+		t.Errorf("recorded %+v, %v", again, err)
+	}
+}

@@ -133,6 +133,19 @@ func (h *Host) withPayload(err error) error {
 	return fmt.Errorf("%w (no folder could take the payload)", err)
 }
 
+// ErasePayloads removes the files of refused payloads.
+func (h *Host) ErasePayloads() error {
+	for _, dir := range []string{h.RunDir, h.Store.Dir()} {
+		files, _ := filepath.Glob(filepath.Join(dir, "refused-*.txt")) // the pattern is a good one
+		for _, path := range files {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // writeOnce makes a file that isn't there yet: in the folder for temporary files somebody else may have left a link.
 func writeOnce(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

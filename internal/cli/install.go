@@ -15,7 +15,8 @@ import (
 )
 
 const installLong = `Installs two units of systemd, and has them started at boot: quaywall.service puts the policy in force before there is any
-network and before Docker, quaywall-agent.service keeps it in force. They call this very program, where it is now.
+network and before Docker, quaywall-agent.service keeps it in force. They call this very program, where it is now, with the
+global flags that install is given: --policy, --backend, --docker-host, --state-dir, --run-dir.
 Nothing is started and no rule is touched; "systemctl start quaywall quaywall-agent" does that without a boot.
 
 Restarting quaywall.service is one apply, and the policy stays in force while the host goes down; stopping it takes the
@@ -27,7 +28,7 @@ manager.`
 
 // InstallAnswer is what "install --json" says.
 type InstallAnswer struct {
-	Installed []string `json:"installed"` // files that were written
+	Installed []string `json:"installed"` // files and links that were made
 }
 
 // UninstallAnswer is what "uninstall --json" says.
@@ -44,7 +45,7 @@ func (a *app) installCommand() *cobra.Command {
 		Long:    installLong,
 		Example: lines("quaywall install", "quaywall install --root /srv/image"),
 		Args:    arguments(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.install(cmd.Context(), root) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.install(cmd, root) },
 	}
 	rootFlag(cmd, &root)
 	return cmd
@@ -54,7 +55,7 @@ func rootFlag(cmd *cobra.Command, root *string) {
 	cmd.Flags().StringVar(root, "root", "", "work on the files of a system in this `DIR`, and tell no systemd")
 }
 
-func (a *app) install(ctx context.Context, root string) error {
+func (a *app) install(cmd *cobra.Command, root string) error {
 	self, err := os.Executable()
 	if err == nil {
 		self, err = filepath.EvalSymlinks(self)
@@ -62,7 +63,11 @@ func (a *app) install(ctx context.Context, root string) error {
 	if err != nil {
 		return fmt.Errorf("finding this program's file: %w", err)
 	}
-	written, err := units.Install(ctx, units.Options{Program: self, Root: root})
+	o := units.Options{Program: self, Root: root}
+	if err := a.opts.tell(cmd, &o); err != nil {
+		return err
+	}
+	written, err := units.Install(cmd.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -120,6 +125,9 @@ func (a *app) removeAll(ctx context.Context) error {
 		return err
 	}
 	a.settled()
+	if err := h.ErasePayloads(); err != nil {
+		return err
+	}
 	if err := h.Store.Erase(); err != nil {
 		return err
 	}

@@ -25,12 +25,19 @@ func TestInstallAndUninstall(t *testing.T) {
 	calls := fakeSystemctl(t, "running", "")
 	dir := t.TempDir()
 	root := filepath.Join(dir, "image")
-	if r := run(t, dir, "install", "--root", root); r.status != 0 || strings.Count(r.stdout, "installed") != 2 {
+	if r := run(t, dir, "install", "--root", root); r.status != 0 || strings.Count(r.stdout, "installed") != 4 {
 		t.Fatalf("install: %+v", r)
 	}
 	unit, err := os.ReadFile(filepath.Join(root, "etc/systemd/system/quaywall-agent.service"))
 	if err != nil || !strings.Contains(string(unit), "ExecStart=/") || !strings.Contains(string(unit), " agent\n") {
 		t.Errorf("%v:\n%s", err, unit)
+	}
+	if r := run(t, dir, "install", "--root", root, "--policy", "fw.yaml", "--backend", "nft"); r.status != 0 {
+		t.Fatalf("install: %+v", r)
+	}
+	unit, err = os.ReadFile(filepath.Join(root, "etc/systemd/system/quaywall-agent.service"))
+	if want := " agent --policy=" + filepath.Join(dir, "fw.yaml") + " --backend=nft\n"; err != nil || !strings.Contains(string(unit), want) {
+		t.Errorf("%v: want %q in\n%s", err, want, unit)
 	}
 	if r := run(t, dir, "uninstall", "--root", root); r.status != 0 || strings.Count(r.stdout, "removed") != 2 {
 		t.Errorf("uninstall: %+v", r)
@@ -74,6 +81,9 @@ func TestUnitsLife(t *testing.T) {
 	}
 	m.quaywall(t, "apply --allow-lockout")
 	write(t, filepath.Join(m.dir, "run"), "denied.jsonl", "")
+	write(t, filepath.Join(m.dir, "run"), "refused-nft-20261121T000000Z.txt", "")
+	write(t, filepath.Join(m.dir, "state"), "refused-nft-20261121T000000Z.txt", "")
+	write(t, filepath.Join(m.dir, "state", "records"), "0000000001-12345678.damaged-20261121T000000Z", "")
 	write(t, filepath.Join(m.dir, "run"), "denied.1.jsonl", "")
 	if r := m.quaywall(t, "uninstall"); r.status != 0 || inForce() {
 		t.Errorf("uninstall: %+v", r)

@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"quaywall/internal/units"
 )
 
 // Where things are unless a flag or the environment says otherwise.
@@ -64,6 +68,32 @@ func (o *options) check(cmd *cobra.Command) error {
 	}
 	if !slices.Contains(backends(), o.backend) {
 		return misusedf(cmd, "--backend %s: use %s", quoted(o.backend), strings.Join(backends(), ", "))
+	}
+	return nil
+}
+
+// tell has units call the program with the global flags that were given. What they name must not depend on the folder that
+// this program was started in.
+func (o *options) tell(cmd *cobra.Command, to *units.Options) error {
+	for _, f := range []struct {
+		name, value string
+		is          *[]string // what the folder is to the units; nil where the flag names none
+	}{
+		{"policy", o.policy, &to.Reads}, {"backend", o.backend, nil}, {"docker-host", o.dockerHost, nil},
+		{"state-dir", o.stateDir, &to.Writes}, {"run-dir", o.runDir, &to.Writes},
+	} {
+		if !cmd.Flags().Changed(f.name) {
+			continue
+		}
+		if f.is != nil {
+			path, err := filepath.Abs(f.value)
+			if err != nil {
+				return fmt.Errorf("--%s: %w", f.name, err)
+			}
+			f.value = path
+			*f.is = append(*f.is, path)
+		}
+		to.Flags = append(to.Flags, "--"+f.name+"="+f.value)
 	}
 	return nil
 }

@@ -50,20 +50,15 @@ func (s *Store) KeptFile(name string) string { return filepath.Join(s.dir, name+
 
 // Erase removes all that the store has kept, and its folder if nothing of somebody else's is in it.
 func (s *Store) Erase() error {
-	ids, err := s.History()
-	if err != nil {
-		return err
-	}
-	paths := []string{s.statePath(), s.statePath() + ".new"}
-	for _, id := range ids {
-		paths = append(paths, s.recordPath(id))
-	}
-	more, _ := filepath.Glob(filepath.Join(s.dir, "*.json*")) // the pattern is a good one; what was put aside too
-	for _, path := range append(paths, more...) {
+	files, _ := filepath.Glob(filepath.Join(s.dir, "*.json*")) // the pattern is a good one; what was put aside too
+	for _, path := range files {
 		if err := removed(path); err != nil {
 			return fmt.Errorf("removing what was kept: %w", err)
 		}
 	}
-	_, _ = os.Remove(filepath.Join(s.dir, recordsDir)), os.Remove(s.dir)
+	if err := os.RemoveAll(filepath.Join(s.dir, recordsDir)); err != nil {
+		return fmt.Errorf("removing what was kept: %w", err)
+	}
+	_ = os.Remove(s.dir)
 	return nil
 }

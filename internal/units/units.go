@@ -3,7 +3,7 @@
 //	err := units.Install(ctx, units.Options{Program: "/usr/sbin/quaywall"})
 //	real, err := units.IsRealStop(ctx, "quaywall.service")
 //
-// Be aware: with a Root, as for an image or a package, files are written and systemctl is not called. Installing neither
+// Be aware: with a Root, as for an image or a package, files and links are made and systemctl is not called. Installing neither
 // starts anything nor touches rules; Remove stops the units, which takes the policy out.
 package units
 
@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"quaywall/internal/sysexec"
@@ -31,8 +32,11 @@ const dir = "/etc/systemd/system"
 
 // Options say what to install, and where.
 type Options struct {
-	Program string // absolute path of quaywall, as the units call it
-	Root    string // a folder in place of /; then systemd isn't told
+	Program string   // absolute path of quaywall, as the units call it
+	Flags   []string // that the units call it with, as in --policy=/srv/policy.yaml
+	Reads   []string // absolute paths of further folders that these name, which have to be mounted first
+	Writes  []string // likewise, and the program writes to them
+	Root    string   // a folder in place of /; then systemd isn't told
 }
 
 func (o Options) path(name string) string { return filepath.Join(o.Root, dir, name) }
@@ -40,15 +44,40 @@ func (o Options) path(name string) string { return filepath.Join(o.Root, dir, na
 // text is a unit's file.
 func (o Options) text(name string) (string, error) {
 	text, err := texts.ReadFile(name)
-	return strings.ReplaceAll(string(text), "@PROGRAM@", o.Program), err
+	return strings.NewReplacer("@PROGRAM@", o.Program, "@FLAGS@", joined(" ", o.Flags), "@MOUNTS@", joined(" ", o.Reads)+joined(" ", o.Writes),
+		"@WRITES@", joined(" -", o.Writes)).Replace(string(text)), err
 }
 
-// Install writes the units and has them started at boot. It gives the files that it wrote.
-func Install(ctx context.Context, o Options) ([]string, error) {
-	if !filepath.IsAbs(o.Program) || strings.ContainsAny(o.Program, " \t\n\"'\\%$") {
-		return nil, fmt.Errorf("a unit can't call %q: put the program somewhere with a plain absolute path", o.Program)
+// joined puts something in front of each word.
+func joined(before string, words []string) string {
+	text := ""
+	for _, w := range words {
+		text += before + w
 	}
-	var written []string
+	return text
+}
+
+// check refuses words that systemd would take for several, or read otherwise.
+func (o Options) check() error {
+	if !filepath.IsAbs(o.Program) || !plain(o.Program) {
+		return fmt.Errorf("a unit can't call %q: put the program somewhere with a plain absolute path", o.Program)
+	}
+	for _, w := range slices.Concat(o.Flags, o.Reads, o.Writes) {
+		if !plain(w) {
+			return fmt.Errorf("a unit can't be given %q: use names without spaces, quotes, \\, %% and $", w)
+		}
+	}
+	return nil
+}
+
+func plain(word string) bool { return !strings.ContainsAny(word, " \t\n\"'\\%$;") }
+
+// Install writes the units and has them started at boot. It gives the files and links that it made.
+func Install(ctx context.Context, o Options) ([]string, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	var made []string
 	for _, name := range names {
 		text, err := o.text(name)
 		if err == nil {
@@ -58,11 +87,55 @@ func Install(ctx context.Context, o Options) ([]string, error) {
 			err = os.WriteFile(o.path(name), []byte(text), 0o644)
 		}
 		if err != nil {
-			return written, fmt.Errorf("installing %s: %w", name, err)
+			return made, fmt.Errorf("installing %s: %w", name, err)
 		}
-		written = append(written, o.path(name))
+		made = append(made, o.path(name))
 	}
-	return written, o.systemctl(ctx, []string{"daemon-reload"}, append([]string{"enable"}, names...))
+	if o.Root == "" {
+		return made, o.systemctl(ctx, []string{"daemon-reload"}, append([]string{"enable"}, names...))
+	}
+	for _, name := range names {
+		link, err := o.enable(name)
+		if err != nil {
+			return made, fmt.Errorf("having %s started at boot: %w", name, err)
+		}
+		made = append(made, link)
+	}
+	return made, nil
+}
+
+// enable makes the link that systemctl would make, which may not be there where an image is built.
+func (o Options) enable(name string) (link string, err error) {
+	link, err = o.link(name)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(link), 0o755)
+	}
+	if err == nil {
+		err = gone(link)
+	}
+	if err == nil {
+		err = os.Symlink(filepath.Join(dir, name), link)
+	}
+	return link, err
+}
+
+// link is what has a unit started at boot.
+func (o Options) link(name string) (string, error) {
+	text, err := texts.ReadFile(name)
+	for line := range strings.Lines(string(text)) {
+		if target, ok := strings.CutPrefix(line, "WantedBy="); ok {
+			return o.path(filepath.Join(strings.TrimSpace(target)+".wants", name)), nil
+		}
+	}
+	return "", errors.Join(err, fmt.Errorf("%s is wanted by nothing", name))
+}
+
+// gone removes a file that may not be there.
+func gone(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Remove stops the units and takes their files away. Units that are not installed are no error.
@@ -80,9 +153,11 @@ func Remove(ctx context.Context, o Options) (removed []string, err error) {
 		return nil, err
 	}
 	for _, name := range there {
-		if err := os.Remove(o.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		link, err := o.link(name)
+		if err := errors.Join(err, gone(link), gone(o.path(name))); err != nil {
 			return removed, err
 		}
+		_ = os.Remove(filepath.Dir(link)) // where nothing else is in it
 		removed = append(removed, o.path(name))
 	}
 	return removed, o.systemctl(ctx, []string{"daemon-reload"})

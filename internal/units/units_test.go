@@ -28,19 +28,23 @@ func TestIsStopped(t *testing.T) {
 	}
 }
 
-// TestInstallIntoAFolder: files come and go, and systemd isn't told.
+// TestInstallIntoAFolder: files and links come and go, and systemd isn't told.
 func TestInstallIntoAFolder(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // there is no systemctl to be called by mistake
 	o := Options{Program: "/usr/sbin/quaywall", Root: t.TempDir()}
 	for range 2 {
-		written, err := Install(t.Context(), o)
-		if err != nil || len(written) != 2 {
-			t.Fatalf("%q, %v", written, err)
+		made, err := Install(t.Context(), o)
+		if err != nil || len(made) != 4 {
+			t.Fatalf("%q, %v", made, err)
 		}
-		for _, path := range written {
+		for i, path := range made[:2] {
 			text, err := os.ReadFile(path)
-			if err != nil || !strings.Contains(string(text), "ExecStart=/usr/sbin/quaywall ") || strings.Contains(string(text), "@PROGRAM@") {
+			if err != nil || !strings.Contains(string(text), "ExecStart=/usr/sbin/quaywall ") || regexp.MustCompile("@[A-Z]+@").Match(text) {
 				t.Errorf("%s, %v:\n%s", path, err, text)
+			}
+			to, err := os.Readlink(made[2+i])
+			if err != nil || filepath.Join(o.Root, to) != path || !strings.HasSuffix(filepath.Dir(made[2+i]), ".target.wants") {
+				t.Errorf("%s leads to %s, %v", made[2+i], to, err)
 			}
 		}
 	}
@@ -49,8 +53,46 @@ func TestInstallIntoAFolder(t *testing.T) {
 			t.Errorf("removed %q, %v; want %d files", removed, err, want)
 		}
 	}
-	if _, err := Install(t.Context(), Options{Program: "/opt/my tools/quaywall", Root: o.Root}); err == nil {
-		t.Error("a path with a space was taken")
+	if left, err := os.ReadDir(filepath.Join(o.Root, dir)); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestInstallRefusesWhatSystemdWouldMisread(t *testing.T) {
+	for _, o := range []Options{
+		{Program: "/opt/my tools/quaywall"}, {Program: "quaywall"},
+		{Program: "/q", Flags: []string{"--policy=/srv/my policy"}}, {Program: "/q", Writes: []string{"/srv/100%"}},
+	} {
+		o.Root = t.TempDir()
+		if made, err := Install(t.Context(), o); err == nil || len(made) > 0 {
+			t.Errorf("%+v was taken: %q", o, made)
+		}
+	}
+}
+
+// TestFlags: what the program was told when it installed the units, they tell it.
+func TestFlags(t *testing.T) {
+	o := Options{Program: "/q", Root: t.TempDir(), Flags: []string{"--backend=nft", "--state-dir=/srv/st"}, Reads: []string{"/srv/p"}, Writes: []string{"/srv/st"}}
+	made, err := Install(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all string
+	for _, path := range made[:2] {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(text)
+	}
+	for _, want := range []string{
+		"ExecStart=/q apply --boot --backend=nft --state-dir=/srv/st\n", "ExecReload=/q apply --boot --backend=nft --state-dir=/srv/st\n",
+		"ExecStop=/q unit-stop --backend=nft --state-dir=/srv/st quaywall.service\n", "ExecStart=/q agent --backend=nft --state-dir=/srv/st\n",
+		"RequiresMountsFor=/etc/quaywall /var/lib/quaywall /srv/p /srv/st\n", "ReadWritePaths=/run -/srv/st\n",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("nothing says %q:\n%s", want, all)
+		}
 	}
 }
 
@@ -65,7 +107,7 @@ func TestSystemdReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range written {
+	for _, path := range written[:2] {
 		out, err := exec.Command("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", path).CombinedOutput()
 		if err != nil || strings.Contains(string(out), filepath.Base(path)) {
 			t.Errorf("systemd-analyze verify %s: %v\n%s", path, err, out)

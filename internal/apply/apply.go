@@ -63,11 +63,11 @@ func (h *Host) Apply(ctx context.Context, o Options) (*Result, error) {
 // locked runs f with the lock held and the state read. Errors say what was being done.
 func (h *Host) locked(ctx context.Context, doing string, wait time.Duration, f func(*change) error) error {
 	if err := checkPrivilege(); err != nil {
-		return h.failed(doing, err)
+		return h.failed(ctx, doing, err)
 	}
 	l, err := h.lock(ctx, wait)
 	if err != nil {
-		return h.failed(doing, err)
+		return h.failed(ctx, doing, err)
 	}
 	c := &change{host: h, ns: here()}
 	defer c.ns.close()
@@ -78,7 +78,7 @@ func (h *Host) locked(ctx context.Context, doing string, wait time.Duration, f f
 	if err == nil {
 		err = f(c)
 	}
-	return c.failed(doing, errors.Join(err, l.Release()))
+	return c.failed(ctx, doing, errors.Join(err, l.Release()))
 }
 
 // lock takes the lock, and tells whom it waits for.
@@ -115,7 +115,7 @@ func (c *change) carryOut(ctx context.Context) error {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("interrupted: %w", err)
+		return err
 	}
 	if c.unchanged() {
 		if len(c.denied.flows) > 0 {

@@ -260,6 +260,15 @@ func TestInterruption(t *testing.T) {
 		if _, err := w.Apply(ctx, w.options()); !errors.Is(err, context.Canceled) || w.nft.held != nil {
 			t.Errorf("before the commit: %v, held %v", err, w.nft.held != nil)
 		}
+		// What a phase makes of it, as a program that is killed, is nothing to tell.
+		w.nft.fail["preflight"] = errors.New("signal: killed")
+		if _, err := w.Apply(ctx, w.options()); err == nil || err.Error() != "putting the policy in force: interrupted; nothing was changed" {
+			t.Errorf("got %v", err)
+		}
+		if _, err := w.Plan(ctx, w.options()); err == nil || err.Error() != "finding out what would change: interrupted; nothing was changed" {
+			t.Errorf("got %v", err)
+		}
+		delete(w.nft.fail, "preflight")
 		ctx, cancel = context.WithCancel(t.Context())
 		w.OnStep = func(step string) {
 			if step == "commit" {

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -85,13 +86,20 @@ func (e *NotedError) Unwrap() error { return e.Err }
 
 const nothingChanged = "nothing was changed"
 
+// interrupted is what becomes of any error once somebody ended the context: what it stopped says nothing.
+type interrupted struct{ cause error }
+
+func (interrupted) Error() string { return "interrupted" }
+
+func (i interrupted) Unwrap() error { return i.cause }
+
 // failed is the failure of a step before anything was changed.
-func (h *Host) failed(doing string, err error) error {
-	return (&change{host: h}).failed(doing, err)
+func (h *Host) failed(ctx context.Context, doing string, err error) error {
+	return (&change{host: h}).failed(ctx, doing, err)
 }
 
 // failed is the failure of a change, with what there is to tell. Errors that say what is in force go through as they are.
-func (c *change) failed(doing string, err error) error {
+func (c *change) failed(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -108,6 +116,8 @@ func (c *change) failed(doing string, err error) error {
 		told.Left = cmp.Or(told.Left, left)
 		err = &told
 	case errors.As(err, &refused), errors.As(err, &failed):
+	case errors.Is(ctx.Err(), context.Canceled):
+		err = &FailedError{Doing: doing, Err: interrupted{errors.Join(ctx.Err(), err)}, Left: left}
 	default:
 		err = &FailedError{Doing: doing, Err: c.host.withPayload(err), Left: left}
 	}

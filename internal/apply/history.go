@@ -147,7 +147,7 @@ func (c *change) loadKept(r *store.Record) error {
 		return err
 	}
 	if c.policy.Hash != r.Hash {
-		c.note("files that %s fills its sets from were changed since: what they hold now is used", policyName(r.File, r.Hash))
+		c.note("files that %s fills its sets from were changed since: what they hold now is used", PolicyName(r.File, r.Hash))
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ type Plan struct {
 func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 	const doing = "finding out what would change"
 	if err := checkPrivilege(); err != nil {
-		return nil, h.failed(doing, err)
+		return nil, h.failed(ctx, doing, err)
 	}
 	c := &change{host: h, opts: o, ns: here()}
 	defer c.ns.close()
@@ -48,7 +48,7 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 		err = c.prepare(ctx)
 	}
 	if err != nil {
-		return nil, h.failed(doing, err)
+		return nil, h.failed(ctx, doing, err)
 	}
 	c.noteUnseen(c.inv)
 	r := c.result()
@@ -63,8 +63,8 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 	return p, nil
 }
 
-// policyName is a policy in one line.
-func policyName(file, hash string) string {
+// PolicyName is a policy in a few words.
+func PolicyName(file, hash string) string {
 	if file == "" {
 		file = "the built-in default"
 	}

@@ -18,7 +18,7 @@ func (c *change) rejected() error {
 	if !c.opts.Boot || !slices.Contains(c.state.Rejected, h) || c.record != nil && c.record.Hash == h {
 		return nil
 	}
-	return fmt.Errorf("%s %w", policyName(c.policy.File, h), errRejected)
+	return fmt.Errorf("%s %w", PolicyName(c.policy.File, h), errRejected)
 }
 
 // wantsStandIn tells whether the policy that was in force last has to stand in for the one that is asked for: where that
@@ -38,7 +38,7 @@ func (c *change) standIn(ctx context.Context, cause error) error {
 		return &FailedError{Doing: "putting the policy in force", Err: cause, Left: "nothing is in force, as before it",
 			Next: "apply it once more to have it in force"}
 	}
-	name := policyName(c.record.File, c.record.Hash)
+	name := PolicyName(c.record.File, c.record.Hash)
 	c.back, c.denied, c.cuts = c.record, denied{}, nil
 	err := c.prepare(ctx)
 	if err == nil {

@@ -55,12 +55,12 @@ func (s *Status) HasDrift() bool { return s.Drift != nil || len(s.Others) > 0 }
 func (h *Host) Status(ctx context.Context) (*Status, error) {
 	const doing = "reading what is in force"
 	if err := checkPrivilege(); err != nil {
-		return nil, h.failed(doing, err)
+		return nil, h.failed(ctx, doing, err)
 	}
 	c := &change{host: h, ns: here()}
 	defer c.ns.close()
 	if err := c.readState(false); err != nil {
-		return nil, h.failed(doing, err)
+		return nil, h.failed(ctx, doing, err)
 	}
 	found := make(chan *inventory.Inventory, 1)
 	go func() { found <- c.lookAround(ctx) }()
@@ -69,7 +69,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	c.noteUnseen(inv)
 	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Ended: h.lastEnded(), Docker: inv.Docker}
 	if err := c.describe(s, readings); err != nil {
-		return nil, h.failed(doing, err)
+		return nil, h.failed(ctx, doing, err)
 	}
 	s.Notices = c.notices
 	return s, nil
@@ -128,9 +128,9 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 	case r == nil:
 		return
 	case !s.InForce && r.Boot != c.host.Boot:
-		c.note("the host was booted since %s was put in force, and nothing was since", policyName(r.File, r.Hash))
+		c.note("the host was booted since %s was put in force, and nothing was since", PolicyName(r.File, r.Hash))
 	case !s.InForce:
-		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", policyName(r.File, r.Hash))
+		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", PolicyName(r.File, r.Hash))
 	}
 	s.File, s.Hash, s.PickUp, s.Sources = r.File, r.Hash, r.PickUp, r.Sources
 	s.Since, s.Changed = cmp.Or(r.Since, r.When), r.When
@@ -140,7 +140,7 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 		}
 	}
 	if s.InForce && s.Backend != r.Backend {
-		c.note("%s was put in force by %s, but %s holds rules of quaywall's", policyName(r.File, r.Hash), r.Backend, s.Backend)
+		c.note("%s was put in force by %s, but %s holds rules of quaywall's", PolicyName(r.File, r.Hash), r.Backend, s.Backend)
 	}
 	if d := Compare(&r.Listing, live); !d.None() {
 		s.Drift = &d

@@ -64,9 +64,6 @@ func (a *app) applyCommand() *cobra.Command {
 		Args:    arguments(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.opts.takePolicy(args)
-			if f.confirm < 0 || cmd.Flags().Changed("confirm") && f.confirm < time.Second {
-				return misusedf(cmd, "--confirm %v: use a second or more, as in --confirm 60s", f.confirm)
-			}
 			if f.dryRun {
 				return a.dryRun(cmd.Context())
 			}
@@ -74,7 +71,7 @@ func (a *app) applyCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&f.confirm, "confirm", 0, "take the change back unless it is confirmed within this `TIME`, as in 60s")
+	confirmFlag(cmd, &f.confirm)
 	flags.BoolVar(&f.dryRun, "dry-run", false, "do all but change anything, and show what would change")
 	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on where the policy cuts the way you came in")
 	flags.BoolVar(&f.boot, "boot", false, "nobody is there to see: leave out a policy that was taken back")
@@ -128,7 +125,7 @@ func (a *app) notices(all []string) {
 }
 
 func (a *app) showApplied(w io.Writer, s style, r *apply.Result, took time.Duration) {
-	table(w, facts(s, "policy", policyName(r.File, r.Hash)+": "+s.good("in force"), "backend", r.Backend+": "+r.Why,
+	table(w, facts(s, "policy", apply.PolicyName(r.File, r.Hash)+": "+s.good("in force"), "backend", r.Backend+": "+r.Why,
 		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r),
 		"connections", a.endedLine(r.Ended, "ended"), "time", a.timeLine(took, r.Steps)))
 }
@@ -193,17 +190,6 @@ func differenceParts(d apply.Difference) []string {
 		parts = append(parts, count(n, "set")+" changed")
 	}
 	return parts
-}
-
-// policyName is a policy in a few words.
-func policyName(file, hash string) string {
-	if file == "" {
-		return "the built-in default"
-	}
-	if hash == "" {
-		return file
-	}
-	return fmt.Sprintf("%s (%.12s)", file, hash)
 }
 
 func dockerLine(d inventory.Docker) string {

@@ -89,6 +89,7 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:               "quaywall",
 		Short:             "the firewall of a Linux host that runs Docker",
+		Version:           a.env.Version + " ", // --version works, also where none is known
 		Long:              rootLong,
 		Example:           lines("quaywall init --minimal", "quaywall check", "quaywall apply --confirm 60s", "quaywall status"),
 		SilenceErrors:     true,
@@ -100,7 +101,8 @@ func (a *app) root() *cobra.Command {
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	a.opts.register(root, a.env.Getenv)
-	root.SetHelpCommand(&cobra.Command{Hidden: true})
+	root.SetHelpCommand(helpCommand())
+	root.SetVersionTemplate(a.version().String() + "\n")
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
 	root.AddCommand(a.initCommand(), a.checkCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(),
@@ -112,6 +114,22 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	return root
+}
+
+// helpCommand is what many type by habit for --help.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "help [COMMAND]",
+		Short:  "tell about a command",
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return noCommand(cmd.Root(), args)
+			}
+			return found.Help()
+		},
+	}
 }
 
 // program is how this program was called.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"quaywall/internal/apply"
 )
 
 const confirmLong = `Keeps a change that "apply --confirm" made: it is no longer taken back.`
@@ -26,7 +28,7 @@ func (a *app) confirmCommand() *cobra.Command {
 			a.settled()
 			a.notices(done.Notices)
 			a.answer(done, func(w io.Writer, s style) {
-				fmt.Fprintf(w, "%s: %s stays in force\n", s.good("confirmed"), policyName(done.File, done.Hash))
+				fmt.Fprintf(w, "%s: %s stays in force\n", s.good("confirmed"), apply.PolicyName(done.File, done.Hash))
 			})
 			return nil
 		},

@@ -157,7 +157,7 @@ func (a *app) showFate(w io.Writer, s style, r *apply.Result, fate apply.Fate, m
 	if mine {
 		elsewhere = ""
 	}
-	name := policyName(r.File, r.Hash)
+	name := apply.PolicyName(r.File, r.Hash)
 	switch {
 	case fate.Kept:
 		fmt.Fprintf(w, "%s%s: %s stays in force\n", s.good("confirmed"), elsewhere, name)

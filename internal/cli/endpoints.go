@@ -2,9 +2,7 @@ package cli
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 
 	"quaywall/internal/exposure"
@@ -20,28 +18,16 @@ func endpoints(inv *inventory.Inventory) ([]exposure.Endpoint, error) {
 		return nil, err
 	}
 	socks = slices.DeleteFunc(socks, func(s sockets.Socket) bool { return !s.Listening || s.Local.Addr().IsLoopback() })
-	first, last := localPorts()
-	socks = slices.DeleteFunc(socks, func(s sockets.Socket) bool { return isClient(s, first, last) })
+	chosen := sockets.EphemeralPorts()
+	socks = slices.DeleteFunc(socks, func(s sockets.Socket) bool { return isClient(s, chosen) })
 	owners, _ := sockets.Owners() // one whose process can't be seen is listed as well
 	return mergeEndpoints(inv.Published, socks, owners), nil
 }
 
 // isClient tells whether a UDP socket is most likely one that sends and waits for answers: somebody holds it, and the
 // kernel chose its port. (Sockets of the kernel's own, WireGuard's for one, have no inode.)
-func isClient(s sockets.Socket, first, last uint16) bool {
-	return s.Proto == policy.UDP && s.Inode != 0 && s.Local.Port() >= first && s.Local.Port() <= last
-}
-
-// localPorts is the range that the kernel chooses ports from, its default where that can't be read.
-func localPorts() (first, last uint16) {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err == nil {
-		_, err = fmt.Sscan(string(text), &first, &last)
-	}
-	if err != nil {
-		return 32768, 60999
-	}
-	return first, last
+func isClient(s sockets.Socket, chosen sockets.PortRange) bool {
+	return s.Proto == policy.UDP && s.Inode != 0 && chosen.Contains(s.Local.Port())
 }
 
 // mergeEndpoints makes one list of published ports and sockets. docker-proxy's sockets are the published ports' own, and

@@ -15,7 +15,7 @@ import (
 )
 
 const fmtLong = `Prints a policy in its canonical form: keys in their usual order, rules a key a line, comments kept. No word changes. With
---write the file itself is rewritten; with --check nothing is printed, and the status is 4 where it isn't canonical.`
+--write the file itself is rewritten; with --check one line is printed where it isn't canonical, and the status is 4.`
 
 // FmtAnswer is what "fmt --json" says.
 type FmtAnswer struct {
@@ -43,7 +43,7 @@ func (a *app) fmtCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&f.write, "write", "w", false, "rewrite the file")
-	cmd.Flags().BoolVar(&f.check, "check", false, "only tell by the exit status whether it is canonical")
+	cmd.Flags().BoolVar(&f.check, "check", false, "only tell whether it is canonical, by the exit status too")
 	return cmd
 }
 

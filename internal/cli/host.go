@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,44 @@ func (a *app) settled() {
 const defaultWait = 30 * time.Second
 
 func waitFlag(cmd *cobra.Command, wait *time.Duration) {
-	cmd.Flags().DurationVar(wait, "wait", defaultWait, "how long a `TIME` to wait for another quaywall that is changing this host")
+	*wait = defaultWait
+	cmd.Flags().Var(&timeFlag{wait, 0}, "wait", "how long a `TIME` to wait for another quaywall that is changing this host")
 }
+
+func confirmFlag(cmd *cobra.Command, confirm *time.Duration) {
+	cmd.Flags().Var(&timeFlag{confirm, time.Second}, "confirm", "take the change back unless it is confirmed within this `TIME`, as in 60s")
+}
+
+// timeFlag is a flag that takes a time, and says what is wrong with one.
+type timeFlag struct {
+	to      *time.Duration
+	atLeast time.Duration
+}
+
+func (f *timeFlag) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil && strings.Trim(text, "0123456789") == "" && text != "":
+		return fmt.Errorf("write %ss", text)
+	case err != nil:
+		return errors.New("write a time, as in 60s or 5m")
+	case d < f.atLeast:
+		return fmt.Errorf("use %v or more", f.atLeast)
+	}
+	*f.to = d
+	return nil
+}
+
+// String is "" for no time, so that no default is shown.
+func (f *timeFlag) String() string {
+	if f.to == nil || *f.to == 0 {
+		return ""
+	}
+	return f.to.String()
+}
+
+// Type is what completions and help know it by.
+func (f *timeFlag) Type() string { return "duration" }
 
 // applyOptions are the options that plan and apply share.
 func (a *app) applyOptions() apply.Options {

@@ -230,7 +230,7 @@ func TestNoticesWithErrors(t *testing.T) {
 func TestConfirm(t *testing.T) {
 	m := newMachine(t)
 	write(t, m.dir, "policy.yaml", webPolicy)
-	m.quaywall(t, "apply --confirm 1ms policy.yaml").expect(t, 2, nil, []string{"use a second or more"})
+	m.quaywall(t, "apply --confirm 1ms policy.yaml").expect(t, 2, nil, []string{"use 1s or more"})
 	m.quaywall(t, "confirm").expect(t, 1, nil, []string{"no change waits for a confirmation"})
 	m.quaywall(t, "apply --confirm 60s policy.yaml").expect(t, 0, []string{"Not confirmed yet.", "everything is taken out again", program + " confirm"}, []string{})
 	m.quaywall(t, "status").expect(t, 0, []string{"Not confirmed yet."}, nil)

@@ -73,7 +73,7 @@ func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
 	if first && !a.opts.verbose {
 		change += ": nothing is in force now (--verbose lists them)"
 	}
-	table(w, facts(s, "policy", policyName(p.File, p.Hash), "backend", p.Backend+": "+p.Why,
+	table(w, facts(s, "policy", apply.PolicyName(p.File, p.Hash), "backend", p.Backend+": "+p.Why,
 		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change,
 		"connections", a.endedLine(p.Ends, "would end")))
 	if !first || a.opts.verbose {

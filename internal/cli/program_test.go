@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -248,4 +249,47 @@ func TestErrorsInJSON(t *testing.T) {
 	if r.stdout != "" {
 		t.Errorf("standard output is %q", r.stdout)
 	}
+}
+
+// TestWords: what is typed by habit works, and what is typed wrong is answered by what to type.
+func TestWords(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "policy.yaml", "version: 1\ninbound:\n  - allow: ssh\n    from: [::1, 10.0.0.0/8]\n")
+	for _, c := range []struct {
+		args           string
+		status         int
+		stdout, stderr []string
+	}{
+		{"help apply", 0, []string{"quaywall apply [FILE]", "--allow-lockout"}, nil},
+		{"help", 0, []string{"Commands:"}, nil},
+		{"help aply", 2, nil, []string{"did you mean apply?"}},
+		{"--version", 0, []string{"quaywall ", "linux/"}, nil},
+		{"apply --confirm 60", 2, nil, []string{"write 60s"}},
+		{"apply --confirm soon", 2, nil, []string{"as in 60s"}},
+		{"rollback --confirm 10ms", 2, nil, []string{"use 1s or more"}},
+		{"apply --wait -1s", 2, nil, []string{"use 0s or more"}},
+		{"check policy.yaml", 2, nil, []string{`write "::1", with the quotes`}},
+	} {
+		run(t, dir, strings.Fields(c.args)...).expect(t, c.status, c.stdout, c.stderr)
+	}
+	if version, flag := run(t, dir, "version"), run(t, dir, "--version"); version != flag {
+		t.Errorf("version says %q, --version %q", version.stdout, flag.stdout)
+	}
+}
+
+// TestHistoryForOthers: somebody who is not root is told what to do.
+func TestHistoryForOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("another user than this one is needed: run it as root")
+	}
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "state"), 0o700))
+	write(t, filepath.Join(dir, "state"), "state.json", "")
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	must(t, os.Chmod(dir, 0o755))
+	r := runAs(t, dir, func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	},
+		"rollback", "--list")
+	r.expect(t, 1, nil, []string{"permission denied", "run it as root"})
 }

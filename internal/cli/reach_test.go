@@ -85,7 +85,7 @@ func TestClientsAreNoListeners(t *testing.T) {
 		{listener(policy.UDP, "0.0.0.0:53", 9), false},
 		{listener(policy.TCP, "0.0.0.0:40000", 9), false},
 	} {
-		if got := isClient(test.s, 32768, 60999); got != test.want {
+		if got := isClient(test.s, sockets.PortRange{First: 32768, Last: 60999}); got != test.want {
 			t.Errorf("isClient(%+v) = %v", test.s, got)
 		}
 	}

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"time"
 
@@ -44,15 +46,12 @@ func (a *app) rollbackCommand() *cobra.Command {
 				}
 				f.back = n
 			}
-			if f.confirm < 0 || cmd.Flags().Changed("confirm") && f.confirm < time.Second {
-				return misusedf(cmd, "--confirm %v: use a second or more, as in --confirm 60s", f.confirm)
-			}
 			return a.apply(cmd.Context(), f)
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&list, "list", false, "list the policies to go back to")
-	flags.DurationVar(&f.confirm, "confirm", 0, "take the change back unless it is confirmed within this `TIME`, as in 60s")
+	confirmFlag(cmd, &f.confirm)
 	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on where the policy cuts the way you came in")
 	waitFlag(cmd, &f.wait)
 	return cmd
@@ -61,7 +60,11 @@ func (a *app) rollbackCommand() *cobra.Command {
 func (a *app) history() error {
 	all, err := a.host().History()
 	if err != nil {
-		return a.explained(err)
+		f := &failure{status: Failed, doing: "listing the policies to go back to", err: err}
+		if errors.Is(err, fs.ErrPermission) {
+			f.next = "run it as root: what was in force is kept where only root can read it"
+		}
+		return f
 	}
 	if all == nil {
 		all = []apply.Past{}
@@ -73,7 +76,7 @@ func (a *app) history() error {
 		}
 		rows := [][]cell{{{"N", s.faint}, {"IN FORCE FROM", s.faint}, {"POLICY", s.faint}, {"BACKEND", s.faint}}}
 		for _, p := range all {
-			number, name := strconv.Itoa(p.Number), policyName(p.File, p.Hash)
+			number, name := strconv.Itoa(p.Number), apply.PolicyName(p.File, p.Hash)
 			if p.Unconfirmed {
 				number, name = "-", name+", not confirmed"
 			}

@@ -42,7 +42,7 @@ func (a *app) showStatus(w io.Writer, s style, st *StatusAnswer) {
 const driftShown = 6
 
 func headline(s style, st *apply.Status, now time.Time) string {
-	name := policyName(st.File, st.Hash)
+	name := apply.PolicyName(st.File, st.Hash)
 	switch {
 	case !st.InForce && st.Since.IsZero():
 		return s.warn("none in force")
@@ -91,7 +91,7 @@ func undoneLine(st *apply.Status) string {
 		return ""
 	}
 	u := st.Undone
-	return fmt.Sprintf("%s at %s: %s", policyName(u.File, u.Hash), u.When.Local().Format(time.DateTime), u.Why)
+	return fmt.Sprintf("%s at %s: %s", apply.PolicyName(u.File, u.Hash), u.When.Local().Format(time.DateTime), u.Why)
 }
 
 func driftLine(s style, st *apply.Status) string {

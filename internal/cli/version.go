@@ -22,11 +22,17 @@ func (a *app) versionCommand() *cobra.Command {
 		Example: lines("quaywall version"),
 		Args:    arguments(0),
 		RunE: func(*cobra.Command, []string) error {
-			v := VersionAnswer{a.env.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			a.answer(v, func(w io.Writer, _ style) {
-				fmt.Fprintf(w, "quaywall %s (%s, %s)\n", v.Version, v.Go, v.Platform)
-			})
+			v := a.version()
+			a.answer(v, func(w io.Writer, _ style) { fmt.Fprintln(w, v) })
 			return nil
 		},
 	}
+}
+
+func (a *app) version() VersionAnswer {
+	return VersionAnswer{a.env.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+}
+
+func (v VersionAnswer) String() string {
+	return fmt.Sprintf("quaywall %s (%s, %s)", v.Version, v.Go, v.Platform)
 }

@@ -45,8 +45,8 @@ func answers() []answer {
 
 const jsonHead = `# Answers in JSON
 
-With ` + "`--json`" + ` every command answers with one JSON object on standard output (` + "`log`" + `: one on each line); an error is one on standard
-error. Made from the source by ` + "`make generate`" + `: each type as the program declares it, with the names that stand in the JSON in
+With ` + "`--json`" + ` every command answers with one JSON object on standard output (` + "`log`" + `: one on each line;
+` + "`agent`" + ` writes its log so); an error is one on standard error. Made from the source by ` + "`make generate`" + `: each type as the program declares it, with the names that stand in the JSON in
 the tags. A field with ` + "`omitempty` or `omitzero`" + ` is left out where it has nothing to say. An embedded type's fields stand beside
 the others.
 `

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -22,7 +23,7 @@ func (p *parser) scalar(flow bool) (Node, bool) {
 		return n, false
 	}
 	if c := p.peek(0); flow && (c == ':' || c == '?') {
-		p.errorDisputed(c)
+		p.errorDisputed(p.i)
 		return n, false
 	}
 	if hint, why := p.badStart(flow); why != "" {
@@ -34,7 +35,7 @@ func (p *parser) scalar(flow bool) (Node, bool) {
 		p.i++
 	}
 	if c := p.peek(0); flow && (c == '?' || c == ':' && isFlow(p.peek(1))) {
-		p.errorDisputed(c)
+		p.errorDisputed(start)
 		return n, false
 	}
 	n.Text = strings.TrimRight(p.src[start:p.i], " ")
@@ -49,8 +50,12 @@ func (p *parser) scalar(flow bool) (Node, bool) {
 func (p *parser) errorTab() { p.errorHere("use spaces, or put quotes around the text", "a tab") }
 
 // errorDisputed refuses what YAML 1.1 and 1.2 read differently: two programs would see two policies.
-func (p *parser) errorDisputed(c byte) {
-	p.errorHere(`put quotes around the word, as in "2001:db8::"`, "readers of YAML disagree about %q here", string(c))
+func (p *parser) errorDisputed(start int) {
+	word, _, _ := strings.Cut(p.src[start:], "\n")
+	if end := strings.IndexAny(word, " \t\r,[]{}\""); end > 0 {
+		word = word[:end]
+	}
+	p.errorHere(fmt.Sprintf("write %q, with the quotes", word), "readers of YAML disagree about %q here", string(p.peek(0)))
 }
 
 // plainEnds tells whether a plain word ends before the present byte.

@@ -104,6 +104,28 @@ func TestEveryPackageHasALayer(t *testing.T) {
 	}
 }
 
+// TestContributing: the table there is this one.
+func TestContributing(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "CONTRIBUTING.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[layer][]string{}
+	for place, l := range layers {
+		name := strings.TrimPrefix(place, "internal/")
+		if strings.HasSuffix(name, "/") {
+			name += "…"
+		}
+		rows[l] = append(rows[l], "`"+name+"`")
+	}
+	for l, names := range rows {
+		slices.SortFunc(names, func(a, b string) int { return strings.Compare(strings.Trim(a, "`"), strings.Trim(b, "`")) })
+		if row := "\n| " + l.String() + " | " + strings.Join(names, ", ") + " |\n"; !strings.Contains(string(text), row) {
+			t.Errorf("CONTRIBUTING.md lacks this row of its table of layers:%s", row)
+		}
+	}
+}
+
 // TestImportsGoDown: a test may import whatever it needs, its package may not.
 func TestImportsGoDown(t *testing.T) {
 	for _, s := range sources(t) {

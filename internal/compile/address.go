@@ -81,7 +81,7 @@ func (c *compiler) match(s *addrSet, field ruleset.Field, fam int, not bool) rul
 	}
 	if s.made[fam] == "" {
 		name := fmt.Sprintf("%s-%d", s.name, 4+2*fam)
-		s.made[fam] = c.set(ruleset.Set{Name: name, Key: addrKey(families[fam]), Addrs: s.parts[fam], Origin: s.origin})
+		s.made[fam] = c.set(ruleset.Set{Name: name, Key: families[fam].AddrKey(), Addrs: s.parts[fam], Origin: s.origin})
 	}
 	m.Set = s.made[fam]
 	return m

@@ -1,8 +1,6 @@
 package compile
 
 import (
-	"net/netip"
-
 	"quaywall/internal/netset"
 	"quaywall/internal/policy"
 	"quaywall/internal/ruleset"
@@ -40,15 +38,12 @@ const protoIGMP = 2
 // allHosts is the address of all hosts on a link.
 var allHosts = netset.MustParse("255.255.255.255")
 
-// linkLocal are the addresses that each link has for itself.
-var linkLocal = netset.Of(netip.MustParsePrefix("fe80::/10"))
-
 // The ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) listen on.
 const dhcpClient, dhcp6Client = 68, 546
 
 // dhcpReplies are the rules for what this host's own clients wait for; also is what else they ask.
 func dhcpReplies(also ...ruleset.Match) []ruleset.Rule {
-	reply6 := []ruleset.Match{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal},
+	reply6 := []ruleset.Match{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: netset.LinkLocal()},
 		ruleset.ProtoMatch{Proto: policy.UDP}, portMatch(ruleset.DstPort, dhcp6Client)}
 	return []ruleset.Rule{
 		passes("DHCP replies", append(udpPorts(ruleset.IPv4, 67, dhcpClient), also...)...),

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"cmp"
 	"slices"
 
 	"quaywall/internal/netset"
@@ -22,7 +21,7 @@ func (c *compiler) closedPorts(s section) []ruleset.Rule {
 	}
 	var rules []ruleset.Rule
 	for _, proto := range []uint8{policy.TCP, policy.UDP} {
-		ports := joined(named[proto])
+		ports := netset.JoinPorts(named[proto])
 		if slices.Contains(ports, netset.AllPorts) {
 			continue
 		}
@@ -58,17 +57,4 @@ func (c *compiler) namedPorts(rules []policy.Rule) (named map[uint8][]netset.Por
 		}
 	}
 	return named, false
-}
-
-// joined sorts ranges of ports and joins those that overlap or touch.
-func joined(ports []netset.Ports) []netset.Ports {
-	var all []netset.Ports
-	for _, p := range slices.SortedFunc(slices.Values(ports), func(a, b netset.Ports) int { return cmp.Compare(a.First, b.First) }) {
-		if n := len(all); n > 0 && int(p.First) <= int(all[n-1].Last)+1 {
-			all[n-1].Last = max(all[n-1].Last, p.Last)
-		} else {
-			all = append(all, p)
-		}
-	}
-	return all
 }

@@ -55,8 +55,8 @@ func (c *compiler) egress() string {
 			add(ch, passes("within one network", within, notHost))
 		}
 	}
-	fromLink := ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal}
-	toLink := ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: linkLocal}
+	fromLink := ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: netset.LinkLocal()}
+	toLink := ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: netset.LinkLocal()}
 	add(ch, passes("within one network", fromLink, toLink, notHost), passes("to many", toMany()),
 		runningBefore(), // not in egressRules: the kernel looks for sockets in prerouting and not in forward
 		passes("a neighbour", toLink, neighbours()), passes("the host as a neighbour", neighbours(), toThisHost()))

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"quaywall/internal/netset"
 	"quaywall/internal/packet"
 	"quaywall/internal/policy"
 	"quaywall/internal/ruleset"
@@ -43,6 +44,6 @@ func (c *compiler) spoofed() [][]ruleset.Match {
 		{c.builtIn("spoofed4", ruleset.Src, ruleset.IPv4, all.V4())},
 		{c.builtIn("spoofed6", ruleset.Src, ruleset.IPv6, all.V6())},
 		{ruleset.FamilyMatch{Family: ruleset.IPv4}, own},
-		{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal, Not: true}, own},
+		{ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: netset.LinkLocal(), Not: true}, own},
 	}
 }

@@ -45,8 +45,8 @@ func toThisHost() ruleset.Match { return ruleset.AddrTypeMatch{Field: ruleset.Ds
 // don't choose such a pair of addresses by themselves, so nothing that a bridge carries is lost.
 func fromOffLink() []ruleset.Match {
 	return []ruleset.Match{
-		ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: linkLocal},
-		ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: linkLocal, Not: true},
+		ruleset.AddrMatch{Field: ruleset.Dst, Family: ruleset.IPv6, Addrs: netset.LinkLocal()},
+		ruleset.AddrMatch{Field: ruleset.Src, Family: ruleset.IPv6, Addrs: netset.LinkLocal(), Not: true},
 	}
 }
 
@@ -75,7 +75,7 @@ func (c *compiler) subnetMatches() []ruleset.Match {
 // builtIn matches addresses in a set of ours, which is made at its first use.
 func (c *compiler) builtIn(name string, field ruleset.Field, f ruleset.Family, addrs netset.Set) ruleset.Match {
 	if !slices.ContainsFunc(c.sets, func(s ruleset.Set) bool { return s.Name == name }) {
-		c.set(ruleset.Set{Name: name, Key: addrKey(f), Addrs: addrs})
+		c.set(ruleset.Set{Name: name, Key: f.AddrKey(), Addrs: addrs})
 	}
 	return ruleset.AddrMatch{Field: field, Family: f, Set: name}
 }
@@ -90,11 +90,4 @@ func addrMatches(field ruleset.Field, addrs netset.Set) []ruleset.Match {
 		found = append(found, ruleset.AddrMatch{Field: field, Family: ruleset.IPv6, Addrs: part})
 	}
 	return found
-}
-
-func addrKey(f ruleset.Family) ruleset.Key {
-	if f == ruleset.IPv6 {
-		return ruleset.Addr6
-	}
-	return ruleset.Addr4
 }

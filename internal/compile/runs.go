@@ -148,7 +148,7 @@ func (w *writer) addressMap(run []*rule, axis ruleset.Field, fam int) string {
 	w.maps++
 	name := w.c.names.claim(fmt.Sprintf("%s-map%dv%d", w.name, w.maps, 4+2*fam))
 	w.c.maps[known] = len(w.c.lookups)
-	w.c.lookups = append(w.c.lookups, ruleset.Map{Name: name, Key: addrKey(families[fam]), Elements: elements})
+	w.c.lookups = append(w.c.lookups, ruleset.Map{Name: name, Key: families[fam].AddrKey(), Elements: elements})
 	return name
 }
 

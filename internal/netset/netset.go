@@ -149,6 +149,9 @@ func All4() Set { return Set{v4: []span[num4]{{0, ^num4(0)}}} }
 // All6 is every IPv6 address.
 func All6() Set { return Set{v6: []span[num6]{{num6{}, num6{}.prev()}}} }
 
+// LinkLocal is the IPv6 addresses that each link has for itself (RFC 4291, 2.5.6).
+func LinkLocal() Set { return Of(netip.MustParsePrefix("fe80::/10")) }
+
 // Contains tells whether an address is in the set.
 func (s Set) Contains(a netip.Addr) bool {
 	switch a = a.Unmap(); {

@@ -145,3 +145,19 @@ func BenchmarkBuildAMillion(b *testing.B) {
 		OfAddrs(addrs...)
 	}
 }
+
+func TestJoinPorts(t *testing.T) {
+	p := func(first, last uint16) Ports { return Ports{First: first, Last: last} }
+	for _, c := range []struct{ of, want []Ports }{
+		{nil, nil},
+		{[]Ports{p(80, 80), p(22, 22)}, []Ports{p(22, 22), p(80, 80)}},
+		{[]Ports{p(81, 90), p(80, 80)}, []Ports{p(80, 90)}},
+		{[]Ports{p(80, 90), p(82, 83), p(92, 92)}, []Ports{p(80, 90), p(92, 92)}},
+		{[]Ports{p(1, 65535), p(0, 0)}, []Ports{AllPorts}},
+		{[]Ports{p(65535, 65535), p(0, 65535), p(7, 7)}, []Ports{AllPorts}},
+	} {
+		if got := JoinPorts(c.of); !slices.Equal(got, c.want) {
+			t.Errorf("%v joined is %v, want %v", c.of, got, c.want)
+		}
+	}
+}

@@ -1,6 +1,10 @@
 package netset
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 // Ports is a range of ports, both ends included. The zero value is "no port in particular": a rule without ports.
 type Ports struct {
@@ -20,4 +24,17 @@ func (p Ports) String() string {
 		return fmt.Sprint(p.First)
 	}
 	return fmt.Sprintf("%d-%d", p.First, p.Last)
+}
+
+// JoinPorts sorts ranges of ports and joins those that overlap or touch.
+func JoinPorts(ports []Ports) []Ports {
+	var all []Ports
+	for _, p := range slices.SortedFunc(slices.Values(ports), func(a, b Ports) int { return cmp.Compare(a.First, b.First) }) {
+		if n := len(all); n > 0 && int(p.First) <= int(all[n-1].Last)+1 {
+			all[n-1].Last = max(all[n-1].Last, p.Last)
+		} else {
+			all = append(all, p)
+		}
+	}
+	return all
 }

@@ -180,6 +180,14 @@ const (
 	Flow6
 )
 
+// AddrKey is the key of sets and maps that hold addresses of a family: IPv4 or IPv6.
+func (f Family) AddrKey() Key {
+	if f == IPv6 {
+		return Addr6
+	}
+	return Addr4
+}
+
 // Set is a named set. Which field is filled follows from Key.
 type Set struct {
 	Name   string        `json:"name"`

@@ -152,8 +152,8 @@ func (c *condition) addPorts(l *lowering, m ruleset.PortMatch) error {
 	if !c.proto.given || c.proto.not {
 		return fmt.Errorf("ports are matched without a protocol")
 	}
-	ports := mergePorts(m.Ports)
-	switch {
+	ports := netset.JoinPorts(m.Ports)
+	switch { // iptables-nft 1.8.9 loses a negated range 0:65535 and matches everything then
 	case len(ports) == 0 || ports[0] == netset.AllPorts:
 		c.never = c.never || (len(ports) > 0) == m.Not
 		return nil
@@ -232,21 +232,6 @@ func portRange(p netset.Ports) string {
 		return fmt.Sprint(p.First)
 	}
 	return fmt.Sprintf("%d:%d", p.First, p.Last)
-}
-
-// mergePorts sorts ranges and joins those that touch. A negated range 0:65535 is lost by iptables-nft 1.8.9, which then
-// matches everything: it has to be recognised.
-func mergePorts(ports []netset.Ports) []netset.Ports {
-	sorted := slices.SortedFunc(slices.Values(ports), func(a, b netset.Ports) int { return int(a.First) - int(b.First) })
-	var merged []netset.Ports
-	for _, p := range sorted {
-		if n := len(merged); n > 0 && int(p.First) <= int(merged[n-1].Last)+1 {
-			merged[n-1].Last = max(merged[n-1].Last, p.Last)
-			continue
-		}
-		merged = append(merged, p)
-	}
-	return merged
 }
 
 // variants are the rules that the condition takes, without rates; a packet meets it if one of them matches.

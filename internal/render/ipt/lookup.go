@@ -161,7 +161,7 @@ func elementPorts(elements []ruleset.Element) []netset.Ports {
 	for _, e := range elements {
 		ports = append(ports, e.Ports)
 	}
-	return mergePorts(ports)
+	return netset.JoinPorts(ports)
 }
 
 // portRules is a rule for each element.

@@ -201,7 +201,7 @@ func (l *lowering) addr(c *condition, m ruleset.AddrMatch) error {
 	}
 	addrs, word := m.Addrs, "addrs"
 	if m.Set != "" {
-		s, err := l.set(m.Set, addrKey(m.Family))
+		s, err := l.set(m.Set, m.Family.AddrKey())
 		if err != nil {
 			return err
 		}
@@ -228,13 +228,6 @@ func oneFamily(f ruleset.Family) error {
 		return fmt.Errorf("a match of addresses is of one family, this is of %s", f)
 	}
 	return nil
-}
-
-func addrKey(f ruleset.Family) ruleset.Key {
-	if f == ruleset.IPv6 {
-		return ruleset.Addr6
-	}
-	return ruleset.Addr4
 }
 
 // ifaceAddr adds a test of the incoming interface and an address together.
@@ -393,15 +386,12 @@ func (l *lowering) addrType(c *condition, m ruleset.AddrTypeMatch) error {
 	return nil
 }
 
-// linkLocal are the addresses that are this host's on their own link alone.
-var linkLocal = netset.MustParse("fe80::/10")
-
 // localHere asks whether an address is local to a packet that comes in. A plain test takes the link-local address of
 // another interface for one, where the kernel would send the packet on; a test limited to the interface doesn't know
 // addresses of wider scope that other interfaces have. So link-local addresses are asked for in the one way, all others in
 // the other, and a packet that one of the two holds for is none of the other's.
 func (l *lowering) localHere(f ruleset.Field, plain string) []string {
-	set := l.sets.add("link-local", Set{Kind: Nets, Family: ruleset.IPv6, Entries: prefixEntries(linkLocal, ruleset.IPv6)})
+	set := l.sets.add("link-local", Set{Kind: Nets, Family: ruleset.IPv6, Entries: prefixEntries(netset.LinkLocal(), ruleset.IPv6)})
 	return []string{matchSet(set, direction(f), false) + " " + plain + " --limit-iface-in", matchSet(set, direction(f), true) + " " + plain}
 }
 

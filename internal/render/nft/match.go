@@ -262,7 +262,7 @@ func (b *builder) loadTransport(offset, length uint32) {
 }
 
 func (b *builder) ports(m ruleset.PortMatch) error {
-	ports := joined(m.Ports)
+	ports := netset.JoinPorts(m.Ports)
 	if !oneByOne(len(ports), m.Not) {
 		if err := b.loadPort(m.Field); err != nil {
 			return err

@@ -143,7 +143,7 @@ func shortList(m ruleset.Match) (either [][]ruleset.Match) {
 			either = append(either, []ruleset.Match{m})
 		}
 	case ruleset.PortMatch:
-		ports := joined(m.Ports)
+		ports := netset.JoinPorts(m.Ports)
 		if m.Not || len(ports) > maxAlternatives {
 			return nil
 		}

@@ -226,27 +226,12 @@ func pairSet(key KeyType, pairs []ruleset.IfaceSubnet, family ruleset.Family) (S
 	return Set{Key: key, Flags: flags, Count: -1, Elements: slices.Values(elements)}, nil
 }
 
-// joined is ranges of ports sorted, those that overlap or touch made one.
-func joined(ports []netset.Ports) []netset.Ports {
-	sorted := slices.Clone(ports)
-	slices.SortFunc(sorted, func(a, b netset.Ports) int { return int(a.First) - int(b.First) })
-	var all []netset.Ports
-	for _, p := range sorted {
-		if n := len(all); n > 0 && int(p.First) <= int(all[n-1].Last)+1 {
-			all[n-1].Last = max(all[n-1].Last, p.Last)
-		} else {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
 // portSet is a plain set of ports, or one of intervals where there are ranges among them.
 func portSet(list []netset.Ports) (Set, error) {
 	if i := slices.IndexFunc(list, func(p netset.Ports) bool { return p.First > p.Last }); i >= 0 {
 		return Set{}, fmt.Errorf("%s is no range of ports", list[i])
 	}
-	ports := joined(list)
+	ports := netset.JoinPorts(list)
 	set := Set{Key: portKey, Flags: portFlags(ports), Count: -1}
 	set.Elements = func(yield func(Element) bool) {
 		for _, p := range ports {

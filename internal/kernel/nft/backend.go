@@ -8,7 +8,7 @@
 //
 // Be aware: a set of more than 16,384 elements is not read element by element (the kernel takes time in the square of
 // their number): what was written with it is believed, and from Linux 6.17 on the kernel's count of its elements is
-// compared. So are the counters of such maps left out.
+// compared; before, only that there are any. The counters of such maps are left out.
 package nft
 
 import (

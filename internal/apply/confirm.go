@@ -151,12 +151,12 @@ func (h *Host) WaitAndUndo(ctx context.Context, task string, log io.Writer) erro
 }
 
 // awaitDeadline waits until the pending change of a task is overdue, and gives what was recorded then. It is false where
-// nothing waits for a confirmation any more. A record that is damaged or gone in the meantime doesn't end the task.
+// nothing waits for a confirmation any more. A record that is lost in the meantime doesn't end the task.
 func (h *Host) awaitDeadline(ctx context.Context, task string) (last store.State, ok bool) {
 	for {
 		state, err := h.Store.State()
 		switch {
-		case err != nil, state.IsZero() && last.Pending != nil:
+		case err != nil, isLost(state) && last.Pending != nil:
 		case state.Pending == nil || state.Pending.Task != task:
 			return last, false
 		default:
@@ -171,6 +171,9 @@ func (h *Host) awaitDeadline(ctx context.Context, task string) (last store.State
 	}
 }
 
+// isLost tells whether a state says nothing of what a person decided, so that a change may still wait for that.
+func isLost(s store.State) bool { return s.Pending == nil && !s.Decided }
+
 // sleep waits; it is false where the context ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
@@ -181,11 +184,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// undo takes a pending change back if it is still the one, as it was last seen on the disk. Where that is damaged or gone
-// by now, the change is taken back unless it was taken out: a stop that found no space on the disk removes the record.
+// undo takes a pending change back if it is still the one, as it was last seen on the disk. Where that is lost by now, the
+// change is taken back unless it was taken out: a stop that found no space on the disk removes the record.
 func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...any)) (taken bool, err error) {
 	err = h.locked(ctx, "taking the unconfirmed change back", undoWait, func(c *change) error {
-		if c.state.IsZero() && c.holdsAnything(ctx) {
+		if isLost(c.state) && c.holdsAnything(ctx) {
 			c.state = last
 			if record, err := h.Store.Record(last.Current); err == nil {
 				c.record = record

@@ -348,6 +348,23 @@ func TestBootAfterAPolicyWasTakenBack(t *testing.T) {
 	}
 }
 
+// A list that fills a set changes by itself, and makes no other policy of one that was taken back.
+func TestBootAfterAPolicyWasTakenBackAndItsSetChanged(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		before := w.put(t, 80).Hash
+		friends := w.friendly(t)
+		o := w.options()
+		o.Confirm = time.Minute
+		w.mustApply(t, o)
+		w.pass(time.Minute)
+		w.watchdog(t, w.watchdogs[0])
+		w.overwrite(t, friends, "192.0.2.7\n")
+		if r, err := w.boot(t); err != nil || r.Hash != before {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
 func TestBootInsideTheTimeOfTheFirstPolicy(t *testing.T) {
 	inNamespace(t, func(w *world) {
 		w.confirm(t, 81)
@@ -380,6 +397,16 @@ func TestProcessOutlivesTheRecord(t *testing.T) {
 				t.Error(err)
 			}
 			w.mend(t)
+		}, 80},
+		"damaged, and made anew by the agent": {func(t *testing.T, w *world) {
+			record, err := w.Store.Record(w.state(t).Current)
+			if err = errors.Join(err, os.WriteFile(w.Store.StateFile(), []byte("x"), 0o600)); err != nil {
+				t.Error(err)
+			}
+			w.mustApply(t, apply.Options{Backend: apply.Auto, Follow: true, Kept: record})
+			if s := w.state(t); s.Current == "" || s.Pending != nil {
+				t.Errorf("%+v", s)
+			}
 		}, 80},
 		"stopped, and forgotten": {func(t *testing.T, w *world) {
 			if _, err := w.Stop(t.Context(), 0); err != nil {

@@ -14,11 +14,11 @@ var errRejected = errors.New("was taken back, or gone back from, and nobody appl
 
 // rejected tells whether only a person may put the policy in force.
 func (c *change) rejected() error {
-	h := c.policy.Hash
-	if !c.opts.Boot || !slices.Contains(c.state.Rejected, h) || c.record != nil && c.record.Hash == h {
+	w := c.policy.Written
+	if !c.opts.Boot || !slices.Contains(c.state.Rejected, w) || c.record != nil && c.record.Written == w {
 		return nil
 	}
-	return fmt.Errorf("%s %w", PolicyName(c.policy.File, h), errRejected)
+	return fmt.Errorf("%s %w", PolicyName(c.policy.File, c.policy.Hash), errRejected)
 }
 
 // wantsStandIn tells whether the policy that was in force last has to stand in for the one that is asked for: where that

@@ -83,7 +83,7 @@ func (c *change) stateWith(id string) store.State {
 		s.TakenUp = &store.TakenUp{When: c.host.Now(), Base: cmp.Or(c.onTrial(), s.Current)}
 	}
 	if c.opts.Back > 0 && c.record != nil {
-		s = s.Reject(c.record.Hash)
+		s = s.Reject(c.record.Written)
 	}
 	return s.InForce(id)
 }
@@ -178,8 +178,9 @@ func newID() string {
 // takeBack puts the policy of before the first unconfirmed change in force, once. why is "" where its time is over.
 func (c *change) takeBack(ctx context.Context, why string) error {
 	undone := store.Undone{When: c.host.Now(), Why: cmp.Or(why, "nobody confirmed it in time")}
+	written := ""
 	if c.record != nil {
-		undone.File, undone.Hash = c.record.File, c.record.Hash
+		undone.File, undone.Hash, written = c.record.File, c.record.Hash, c.record.Written
 	}
 	if c.state.Pending.Boot != c.host.Boot {
 		undone.Why = "the host was booted before anybody confirmed it"
@@ -187,7 +188,7 @@ func (c *change) takeBack(ctx context.Context, why string) error {
 	if err := c.restore(ctx, c.state.Pending.Base); err != nil {
 		return c.host.withPayload(err)
 	}
-	c.state = c.state.TakenBack(undone)
+	c.state = c.state.TakenBack(undone, written)
 	c.record = nil
 	if err := c.host.Store.Set(c.state); err != nil {
 		// The task must not be done twice. To forget everything needs no space on the disk.

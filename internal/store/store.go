@@ -57,6 +57,7 @@ type Record struct {
 type State struct {
 	Current string   `json:"current,omitempty"` // in force; "" for none
 	Removed bool     `json:"removed,omitempty"` // what was in force was taken out, by somebody or unconfirmed, and nothing was put in force since
+	Decided bool     `json:"decided,omitempty"` // a person did: without, the record was lost, and made anew of what was in force
 	Pending *Pending `json:"pending,omitempty"`
 	Undone  *Undone  `json:"undone,omitempty"` // the last change that was taken back, until a person puts a policy in force
 
@@ -64,8 +65,8 @@ type State struct {
 	TakenUp *TakenUp `json:"taken_up,omitempty"`
 	// Unconfirmed are records that were put in force to be confirmed, and were not, or not yet.
 	Unconfirmed []string `json:"unconfirmed,omitempty"`
-	// Rejected are the hashes of policies that were taken back, or gone back from: a policy file may still hold one of them,
-	// and only a person puts it in force again.
+	// Rejected are policies that were taken back, or gone back from, by Record.Written: a policy file may still hold one of
+	// them, and only a person puts it in force again.
 	Rejected []string `json:"rejected,omitempty"`
 }
 
@@ -96,7 +97,8 @@ type Undone struct {
 
 // IsZero tells whether nothing was ever recorded, or everything was forgotten.
 func (s State) IsZero() bool {
-	return s.Current == "" && !s.Removed && s.Pending == nil && s.Undone == nil && s.TakenUp == nil && len(s.Unconfirmed) == 0 && len(s.Rejected) == 0
+	return s.Current == "" && !s.Removed && !s.Decided && s.Pending == nil && s.Undone == nil && s.TakenUp == nil &&
+		len(s.Unconfirmed) == 0 && len(s.Rejected) == 0
 }
 
 // InForce is the state once a record was put in force. A pending confirmation goes on waiting, now for this one.
@@ -110,35 +112,35 @@ func (s State) InForce(id string) State {
 
 // Wanted is the state once a person asked for what is in force.
 func (s State) Wanted() State {
-	s.Undone, s.Rejected, s.TakenUp = nil, nil, nil
+	s.Undone, s.Rejected, s.TakenUp, s.Decided = nil, nil, nil, true
 	return s
 }
 
 // Confirmed is the state once a person confirmed what is in force.
 func (s State) Confirmed() State {
-	s.Pending, s.TakenUp = nil, nil
+	s.Pending, s.TakenUp, s.Decided = nil, nil, true
 	s.Unconfirmed = without(s.Unconfirmed, s.Current)
 	return s
 }
 
 // Stopped is the state once everything was taken out.
 func (s State) Stopped() State {
-	s.Current, s.Removed = "", true
+	s.Current, s.Removed, s.Decided = "", true, true
 	s.Pending, s.Undone, s.TakenUp = nil, nil, nil
 	return s
 }
 
-// TakenBack is the state once a pending change was taken back.
-func (s State) TakenBack(u Undone) State {
-	s.Current, s.Removed = s.Pending.Base, s.Pending.Base == ""
+// TakenBack is the state once a pending change was taken back, of a policy as Record.Written has it, "" where that is lost.
+func (s State) TakenBack(u Undone, written string) State {
+	s.Current, s.Removed, s.Decided = s.Pending.Base, s.Pending.Base == "", true
 	s.Pending, s.Undone, s.TakenUp = nil, &u, nil
-	return s.Reject(u.Hash)
+	return s.Reject(written)
 }
 
 // Reject is the state once only a person may put a policy in force again; "" for none.
-func (s State) Reject(hash string) State {
-	if hash != "" {
-		s.Rejected = append(without(s.Rejected, hash), hash)
+func (s State) Reject(written string) State {
+	if written != "" {
+		s.Rejected = append(without(s.Rejected, written), written)
 		s.Rejected = s.Rejected[max(0, len(s.Rejected)-keepLast):]
 	}
 	return s

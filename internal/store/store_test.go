@@ -77,7 +77,7 @@ func TestRecordsAreKept(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	pending := &store.Pending{ID: "p", Base: "a"}
-	undone := store.Undone{Hash: "h", Why: "nobody confirmed it"}
+	undone := store.Undone{Why: "nobody confirmed it"}
 	rejected := []string{"h"}
 	for _, c := range []struct {
 		name      string
@@ -85,7 +85,7 @@ func TestStates(t *testing.T) {
 	}{
 		{"the first policy", store.State{}.InForce("a"), store.State{Current: "a"}},
 		{"after a stop", store.State{Removed: true}.InForce("a"), store.State{Current: "a"}},
-		{"one that a person wants", store.State{Current: "a", Undone: &undone, Rejected: rejected}.Wanted().InForce("b"), store.State{Current: "b"}},
+		{"one that a person wants", store.State{Current: "a", Undone: &undone, Rejected: rejected}.Wanted().InForce("b"), store.State{Current: "b", Decided: true}},
 		{"one that nobody was asked about", store.State{Current: "a", Undone: &undone, Rejected: rejected}.InForce("b"),
 			store.State{Current: "b", Undone: &undone, Rejected: rejected}},
 		{"another while one waits", store.State{Current: "b", Unconfirmed: []string{"b"}, Pending: pending}.InForce("c"),
@@ -93,14 +93,14 @@ func TestStates(t *testing.T) {
 		{"the same while it waits", store.State{Current: "b", Unconfirmed: []string{"b"}, Pending: pending}.InForce("b"),
 			store.State{Current: "b", Unconfirmed: []string{"b"}, Pending: pending}},
 		{"confirmed", store.State{Current: "c", Unconfirmed: []string{"b", "c"}, Pending: pending}.Confirmed(),
-			store.State{Current: "c", Unconfirmed: []string{"b"}}},
+			store.State{Current: "c", Unconfirmed: []string{"b"}, Decided: true}},
 		{"stopped", store.State{Current: "b", Unconfirmed: []string{"b"}, Rejected: rejected, Undone: &undone, Pending: pending}.Stopped(),
-			store.State{Removed: true, Unconfirmed: []string{"b"}, Rejected: rejected}},
-		{"taken back", store.State{Current: "c", Unconfirmed: []string{"c"}, Pending: pending}.TakenBack(undone),
-			store.State{Current: "a", Unconfirmed: []string{"c"}, Undone: &undone, Rejected: rejected}},
-		{"taken back to nothing", store.State{Current: "a", Pending: &store.Pending{}}.TakenBack(undone),
-			store.State{Removed: true, Undone: &undone, Rejected: rejected}},
-		{"taken back, it is not known what", store.State{Pending: pending}.TakenBack(store.Undone{}), store.State{Current: "a", Undone: &store.Undone{}}},
+			store.State{Removed: true, Unconfirmed: []string{"b"}, Rejected: rejected, Decided: true}},
+		{"taken back", store.State{Current: "c", Unconfirmed: []string{"c"}, Pending: pending}.TakenBack(undone, "h"),
+			store.State{Current: "a", Unconfirmed: []string{"c"}, Undone: &undone, Rejected: rejected, Decided: true}},
+		{"taken back to nothing", store.State{Current: "a", Pending: &store.Pending{}}.TakenBack(undone, "h"),
+			store.State{Removed: true, Undone: &undone, Rejected: rejected, Decided: true}},
+		{"taken back, it is not known what", store.State{Pending: pending}.TakenBack(store.Undone{}, ""), store.State{Current: "a", Undone: &store.Undone{}, Decided: true}},
 		{"gone back from", store.State{Rejected: []string{"h", "i"}}.Reject("h"), store.State{Rejected: []string{"i", "h"}}},
 	} {
 		if diff := cmp.Diff(c.want, c.got, cmpopts.EquateEmpty()); diff != "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -174,7 +175,7 @@ func entriesOf(p *policy.Policy) map[string]int {
 func (c *change) keep() error {
 	r := c.newRecord()
 	known := c.record != nil && c.record.Hash == r.Hash && c.record.File == r.File && c.record.Backend == r.Backend &&
-		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut
+		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut && reflect.DeepEqual(c.record.Networks, r.Networks)
 	if err := c.armUnchanged(); err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (c *change) newRecord() store.Record {
 		Name: name, Dir: dir, Written: c.policy.Written, Entries: entriesOf(c.policy),
 		When: now, Since: c.inForceSince(now), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
 		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
-		Verbs: c.policy.Verbs(),
+		Verbs: c.policy.Verbs(), Networks: c.networks(),
 	}
 }
 

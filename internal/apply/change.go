@@ -150,7 +150,28 @@ func (c *change) load(ctx context.Context) error {
 		return err
 	}
 	c.chosen, c.others = readingOf(readings, backend)
+	if c.record != nil {
+		c.inv = c.inv.Remembering(c.record.Networks)
+	}
 	return nil
+}
+
+// networks are what is to be remembered for the time before Docker is there: what it says, or has said last. A bridge with a
+// name of its own may be somebody else's by then.
+func (c *change) networks() []inventory.Network {
+	if !c.inv.Docker.Reachable {
+		if c.record == nil {
+			return nil
+		}
+		return c.record.Networks
+	}
+	var all []inventory.Network
+	for _, n := range c.inv.Networks {
+		if inventory.IsDockerBridgeName(n.Bridge) {
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 // loadPolicy reads the policy file. Where nobody named one and none is there, the policy is the built-in default.

@@ -41,15 +41,16 @@ type Interface struct {
 
 // Network is a Docker network with a bridge on this host.
 type Network struct {
-	Name     string // Docker's name; the bridge's where Docker did not answer
-	ID       string
-	Bridge   string // name of the bridge interface
-	Subnets  []netip.Prefix
-	Internal bool
+	Name     string         `json:"name"` // Docker's name; the bridge's where Docker did not answer
+	ID       string         `json:"id,omitempty"`
+	Bridge   string         `json:"bridge"` // name of the bridge interface
+	Subnets  []netip.Prefix `json:"subnets,omitempty"`
+	Internal bool           `json:"internal,omitempty"`
 	// NoMasquerade is the option that lets containers keep their own addresses on the way out.
-	NoMasquerade bool
+	NoMasquerade bool `json:"no_masquerade,omitempty"`
 	// Gateway modes of IPv4 and IPv6 (Docker 27.0 and newer): "nat", "nat-unprotected", "routed", "isolated"; "" is nat.
-	Mode4, Mode6 string
+	Mode4 string `json:"mode4,omitempty"`
+	Mode6 string `json:"mode6,omitempty"`
 }
 
 // Published is a port that Docker publishes on the host.
@@ -96,6 +97,23 @@ func (inv *Inventory) Network(name string) (Network, bool) {
 		}
 	}
 	return Network{}, false
+}
+
+// Remembering is the inventory with networks that were there before, for a time in which Docker doesn't answer: they come back
+// with it, under the same bridges. What was made of the name of such a bridge alone, they replace.
+func (inv *Inventory) Remembering(before []Network) *Inventory {
+	if inv.Docker.Reachable || len(before) == 0 {
+		return inv
+	}
+	with := *inv
+	with.Networks = slices.DeleteFunc(slices.Clone(before), func(n Network) bool { return inv.IsShared(n.Bridge) })
+	for _, n := range inv.Networks {
+		if !slices.ContainsFunc(before, func(b Network) bool { return b.Bridge == n.Bridge }) {
+			with.Networks = append(with.Networks, n)
+		}
+	}
+	slices.SortStableFunc(with.Networks, func(a, b Network) int { return strings.Compare(a.Name, b.Name) })
+	return &with
 }
 
 // IsDockerBridge tells whether an interface is a bridge of Docker's with nobody but containers on it, for all that is known:

@@ -29,6 +29,7 @@ import (
 	"strconv"
 	"time"
 
+	"quaywall/internal/inventory"
 	"quaywall/internal/kernel"
 	"quaywall/internal/ruleset"
 )
@@ -51,6 +52,10 @@ type Record struct {
 	Listing kernel.Listing    `json:"listing"`           // what reading the kernel gives while it is in force; no counters
 	Sources map[string][]byte `json:"sources,omitempty"` // the policy's texts by file name, as far as they were kept
 	Verbs   map[string]string `json:"verbs,omitempty"`   // what each line of the policy does, as policy.Verbs has it
+
+	// Networks are those that Docker told of last, as far as their bridges have names of Docker's making: nobody else ever has
+	// one of that name.
+	Networks []inventory.Network `json:"networks,omitempty"`
 }
 
 // State says which records count.

@@ -21,6 +21,8 @@ func TestStart(t *testing.T) {
 	of := func(hash string, thisBoot bool) InForce {
 		return InForce{ThisBoot: thisBoot, Record: &store.Record{ID: hash, Hash: hash, File: "/etc/quaywall/policy.yaml", Backend: "nft"}}
 	}
+	undone := of("one", false)
+	undone.Undone = "two"
 	for _, c := range []struct {
 		name     string
 		record   InForce
@@ -29,6 +31,8 @@ func TestStart(t *testing.T) {
 		did      []string
 		said     string
 	}{
+		{"booted since, with mistakes", of("one", false), "bad", false, []string{"apply one"}, "one is in force"},
+		{"booted since, and taken back before", undone, "two", false, []string{"apply one"}, "the policy is in force"},
 		{"nothing in force", InForce{}, "one", false, []string{"apply one"}, "the policy is in force"},
 		{"booted since", of("one", false), "two", false, []string{"apply two"}, "the policy is in force"},
 		{"in force", of("one", true), "one", false, []string{"apply one"}, ""},

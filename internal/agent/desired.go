@@ -204,6 +204,7 @@ func (a *Agent) converge(ctx context.Context) {
 		return
 	case a.inv == nil:
 		return
+	case a.lacksPolicy(): // the one of before stands in, whatever the file holds
 	case a.policy.Policy == nil:
 		a.becomeReady()
 		return
@@ -221,7 +222,8 @@ func (a *Agent) converge(ctx context.Context) {
 		return
 	}
 	target := a.target
-	if a.held == a.policy.hash() {
+	target.Boot = a.lacksPolicy()
+	if a.held == a.policy.hash() && !target.Boot {
 		target.Kept = a.inForce.Record
 	}
 	r, err := a.host.Apply(ctx, target, a.inForce.Current, a.inv)
@@ -231,6 +233,9 @@ func (a *Agent) converge(ctx context.Context) {
 		return
 	case err != nil:
 		a.failed(err)
+		if target.Boot { // another one may be in force by now
+			a.pending.add(Record, a.host.Now().Add(-time.Minute))
+		}
 		return
 	}
 	a.unsay("apply")
@@ -242,6 +247,12 @@ func (a *Agent) converge(ctx context.Context) {
 	if rec := a.inForce.Record; rec != nil && rec.Hash != r.Hash {
 		a.adopt() // another quaywall was faster
 	}
+}
+
+// lacksPolicy tells whether nothing was put in force since the boot, where something was in force before it: a unit that
+// does that at boot may have failed, or not be installed.
+func (a *Agent) lacksPolicy() bool {
+	return !a.inForce.Stopped && a.inForce.Record != nil && !a.inForce.ThisBoot
 }
 
 // settle notes that there is nothing more to do for now.
@@ -270,7 +281,8 @@ func (a *Agent) failed(err error) {
 		a.settle()
 		return
 	case errors.As(err, &invalid):
-		a.say("apply", slog.LevelError, "the policy does not fit this host: what is in force stays", "file", a.target.File, "error", err)
+		a.say("apply", slog.LevelError, "the policy was not put in force: it has errors, or does not fit this host", "file", a.target.File,
+			"error", err, "in_force", invalid.Left)
 		a.settle()
 		return
 	case errors.As(err, &refused):

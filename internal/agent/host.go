@@ -45,6 +45,7 @@ type Target struct {
 	File    string // absolute
 	Given   bool   // without, a file that isn't there means the built-in default
 	Backend string // as apply.Options has it
+	Boot    bool   // nothing was put in force since the boot: what was in force before it stands in where it has to
 
 	Kept *store.Record // put its policy in force, as it was kept, instead of the file's; nil for the file's
 }

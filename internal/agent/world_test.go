@@ -133,15 +133,22 @@ func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.
 		return nil, w.refuses
 	}
 	what := w.file
-	if to.Kept != nil {
+	standsIn := to.Boot && (w.file == "bad" || w.file == w.record.Undone)
+	switch {
+	case standsIn:
+		what = w.record.Record.Hash
+	case to.Kept != nil:
 		what = to.Kept.Hash
 	}
 	w.did = append(w.did, "apply "+what)
 	w.applied = append(w.applied, inv)
 	before := w.record
 	w.puts(what)
-	w.record.Pending, w.record.Left = before.Pending, before.Left
+	w.record.Pending, w.record.Left, w.record.Undone = before.Pending, before.Left, before.Undone
 	w.flushed = false
+	if standsIn && w.file == "bad" {
+		return nil, &apply.InvalidError{File: to.File, Left: what + " is in force"}
+	}
 	return &apply.Result{File: to.File, Hash: what, Backend: "nft", Changed: true, Policy: w.load().Policy, Warnings: w.warnings}, nil
 }
 

@@ -189,10 +189,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...any)) (taken bool, err error) {
 	err = h.locked(ctx, "taking the unconfirmed change back", undoWait, func(c *change) error {
 		if isLost(c.state) && c.holdsAnything(ctx) {
-			c.state = last
-			if record, err := h.Store.Record(last.Current); err == nil {
-				c.record = record
-			}
+			c.recall(last)
 		}
 		p := c.state.Pending
 		if p == nil || p.Task != last.Pending.Task || !h.overdue(p) {
@@ -206,4 +203,17 @@ func (h *Host) undo(ctx context.Context, last store.State, say func(string, ...a
 		return err
 	})
 	return taken, err
+}
+
+// recall takes up a state that was lost since. It may have been read before the change was made, whose record is the latest.
+func (c *change) recall(last store.State) {
+	c.state = last
+	ids, err := c.host.Store.History()
+	if err != nil || len(ids) == 0 || ids[len(ids)-1] == last.Pending.Base {
+		return
+	}
+	c.state = last.InForce(ids[len(ids)-1])
+	if record, err := c.host.Store.Record(c.state.Current); err == nil {
+		c.record = record
+	}
 }

@@ -421,14 +421,24 @@ func TestProcessOutlivesTheRecord(t *testing.T) {
 			inNamespace(t, func(w *world) {
 				w.put(t, 80)
 				before := w.rules()
-				task := w.confirm(t, 81)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				ended := make(chan error, 1)
-				looks := w.looked()
-				go func() { ended <- w.WaitAndUndo(ctx, task, io.Discard) }()
-				if !comes(t, func() bool { return w.looked() > looks }) {
-					t.Fatal("the process doesn't look")
+				w.OnStep = func(step string) {
+					if step != "commit" {
+						return
+					}
+					looks, task := w.looked(), w.watchdogs[0]
+					go func() { ended <- w.WaitAndUndo(ctx, task, io.Discard) }()
+					if !comes(t, func() bool { return w.looked() > looks }) {
+						t.Error("the process doesn't look")
+					}
+				}
+				w.confirm(t, 81) // the process has looked before it was made, and looks again in a second
+				w.OnStep = nil
+				changed, err := w.Store.Record(w.state(t).Current)
+				if err != nil {
+					t.Error(err)
 				}
 				c.damage(t, w)
 				w.pass(time.Minute)
@@ -438,8 +448,10 @@ func TestProcessOutlivesTheRecord(t *testing.T) {
 				if c.want == 0 {
 					before = nil
 				}
-				if !slices.Equal(before, w.rules()) || c.want > 0 && w.state(t).Undone == nil {
-					t.Errorf("the kernel holds %s; %+v", w.held(), w.state(t))
+				state := w.state(t)
+				if !slices.Equal(before, w.rules()) || c.want > 0 && (state.Undone == nil || state.Undone.Hash != changed.Hash ||
+					!slices.Contains(state.Rejected, changed.Written)) {
+					t.Errorf("the kernel holds %s; %+v", w.held(), state)
 				}
 			})
 		})

@@ -11,6 +11,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -132,12 +133,20 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// program is how this program was called.
+// program is how this program was called, with the folders that flags named: without them it would be about another
+// quaywall.
 func (a *app) program() string {
-	if a.env.Program == "" {
-		return "quaywall"
+	return cmp.Or(a.env.Program, "quaywall") +
+		a.repeated("state-dir", a.opts.stateDir, defaultStateDir, "QUAYWALL_STATE_DIR") +
+		a.repeated("run-dir", a.opts.runDir, defaultRunDir, "QUAYWALL_RUN_DIR")
+}
+
+// repeated is a global flag as it has to be given again, "" where neither a flag nor anything else but the environment did.
+func (a *app) repeated(name, value, usual, variable string) string {
+	if value == "" || value == usual || value == a.env.Getenv(variable) {
+		return ""
 	}
-	return a.env.Program
+	return " --" + name + " " + value
 }
 
 // noCommand refuses a word that is no command; a near miss is named.

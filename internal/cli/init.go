@@ -71,17 +71,9 @@ func (a *app) init(ctx context.Context, minimal bool) error {
 		if v.Because != "" {
 			fmt.Fprintf(w, "%s: %s, so every live connection counts\n", s.warn("the way you came in is not known"), v.Because)
 		}
-		fmt.Fprintf(w, "Read it, then: %s\n", s.strong(a.program()+" apply --confirm 60s"+a.policyFlag()))
+		fmt.Fprintf(w, "Read it, then: %s\n", s.strong(a.program()+" apply --confirm 60s"+a.repeated("policy", a.opts.policy, defaultPolicy, "QUAYWALL_POLICY")))
 	})
 	return nil
-}
-
-// policyFlag repeats --policy where the policy is not in its usual place.
-func (a *app) policyFlag() string {
-	if a.opts.policy == defaultPolicy || a.env.Getenv("QUAYWALL_POLICY") == a.opts.policy {
-		return ""
-	}
-	return " --policy " + a.opts.policy
 }
 
 // firstPolicy makes up the policy's text from what runs on this host.

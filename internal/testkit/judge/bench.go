@@ -298,7 +298,10 @@ func outOf(a netip.Addr, in string) string {
 // isDNATed tells whether Docker leads a packet to a container.
 func isDNATed(pk packet.Packet) bool {
 	for _, pub := range published {
-		here := pub.Addr == pk.Dst || pub.Addr.IsUnspecified() && pub.Addr.Is4() == pk.Dst.Is4() && addrType(pk.Dst, pk.In) == ruleset.TypeLocal
+		here := pub.Addr == pk.Dst
+		if pub.Addr.IsUnspecified() { // which is no local address itself
+			here = pub.Addr.Is4() == pk.Dst.Is4() && addrType(pk.Dst, pk.In) == ruleset.TypeLocal
+		}
 		if pub.dnat != "" && here && pub.Proto == pk.Proto && pub.Port == pk.DstPort && pk.State == packet.New {
 			return true
 		}

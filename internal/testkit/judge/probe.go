@@ -80,7 +80,8 @@ func (p *probe) isFlooded() bool {
 func (p *probe) answerable() bool {
 	isReset := p.pk.Proto == policy.TCP && p.pk.Flags&packet.RST != 0
 	toMany := isToMany(p.pk.Dst) || isIn(anycast6, p.pk.Dst)
-	odd := p.pk.Src.IsLoopback() || p.pk.Src.IsUnspecified() || p.pk.In != "" && isIn(hostAddrs(), p.pk.Src) || isIn(anycast6, p.pk.Src)
+	odd := p.pk.Src.IsLoopback() || p.pk.Src.IsUnspecified() || p.pk.In != "" && isIn(hostAddrs(), p.pk.Src) ||
+		isIn(anycast6, p.pk.Src) || isIn(linked6, p.pk.Src)
 	unknownICMP := p.pk.Proto == policy.ICMP && (p.pk.ICMPType > 18 || slices.Contains([]uint8{1, 2, 6, 7, 9, 10}, p.pk.ICMPType))
 	// The way back to a link-local address leads by interfaces that have such a network.
 	farLink := p.pk.Src.Is6() && p.pk.Src.IsLinkLocalUnicast() && (p.pk.In != "eth0" && p.pk.In != "docker0" || !linkNetwork.Contains(p.pk.Src))
@@ -96,6 +97,7 @@ var broadcast4 = netip.MustParseAddr("255.255.255.255")
 var (
 	directed   = []string{"192.0.2.255", "198.51.100.255", "10.9.0.255", "172.17.255.255", "172.18.255.255", "172.30.0.255", "192.168.122.255"}
 	anycast6   = []string{"2001:db8:2::", "2001:db8:51::", "fd09::", "fd00:17::", "fd00:30::", "fd00:122::", "fe80::"}
+	linked6    = []string{"fd00:31::", "fd77::"} // first ones of networks where the host has no address: it answers none of them either
 	multicast  = []string{"224.0.0.1", "224.0.0.251", "ff02::1", "ff02::fb"}
 	containers = []string{"172.17.0.2", "172.17.0.9", "172.18.0.2", "172.30.0.5", "fd00:17::2", "fd00:30::5"}
 	elsewhere  = []string{"45.0.0.1", "192.0.2.77", "198.51.100.9", "10.9.0.77", "10.77.0.9", "192.168.122.77",

@@ -235,6 +235,9 @@ func (c *change) enforce(ctx context.Context) error {
 	before := c.state
 	var id string
 	err := c.step("record", func() (err error) { id, err = c.host.Store.Save(c.newRecord(), c.rules); return err })
+	if err != nil && c.opts.Boot && !c.inForce() {
+		return c.enforceUnrecorded(ctx, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -262,6 +265,15 @@ func (c *change) enforce(ctx context.Context) error {
 		return &FailedError{Doing: "finishing", Err: err, Left: "the policy is in force", Next: "see quaywall status, and apply again"}
 	}
 	return nil
+}
+
+// enforceUnrecorded changes the kernel where the disk takes no record of it: at boot the host would stay open.
+func (c *change) enforceUnrecorded(ctx context.Context, cause error) error {
+	if err := c.commit(ctx); err != nil {
+		return errors.Join(cause, err)
+	}
+	return &FailedError{Doing: "recording what is in force", Err: cause, Left: "the policy is in force",
+		Next: "make room on the disk, or let it be written, and apply again"}
 }
 
 // recordAgain keeps a record of what was put in force in the place of one that is out of date. Where that fails the old one

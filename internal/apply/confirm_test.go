@@ -582,16 +582,18 @@ func TestNoticesTravelWithErrors(t *testing.T) {
 	})
 }
 
-// A full disk: apply refuses before it changes anything, stop works all the same.
-func TestFullDisk(t *testing.T) {
-	w := newWorld(t)
-	fill := func(dir string) {
-		for i := 0; ; i++ {
-			if os.WriteFile(filepath.Join(dir, "fill"+string(rune('a'+i%26))+strings.Repeat("x", i/26)), make([]byte, 4096), 0o600) != nil {
-				return
-			}
+// fillUp leaves no room on a disk.
+func fillUp(dir string) {
+	for i := 0; ; i++ {
+		if os.WriteFile(filepath.Join(dir, "fill"+string(rune('a'+i%26))+strings.Repeat("x", i/26)), make([]byte, 4096), 0o600) != nil {
+			return
 		}
 	}
+}
+
+// A full disk at boot: the host is not left open, and what is wrong is told.
+func TestBootWithAFullDisk(t *testing.T) {
+	w := newWorld(t)
 	disk.Run(t, 256<<10, func(dir string) {
 		netns.Run(t, func() {
 			w.Store = store.Open(filepath.Join(dir, "state"))
@@ -600,7 +602,32 @@ func TestFullDisk(t *testing.T) {
 				t.Error("with space: ", err)
 				return
 			}
-			fill(dir)
+			before := w.rules()
+			fillUp(dir)
+			_, err := w.boot(t)
+			var failed *apply.FailedError
+			if !errors.As(err, &failed) || failed.Left != "the policy is in force" || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%v", err)
+			}
+			if !slices.Equal(before, w.rules()) {
+				t.Errorf("in force are %v", w.rules())
+			}
+		})
+	})
+}
+
+// A full disk: apply refuses before it changes anything, stop works all the same.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	disk.Run(t, 256<<10, func(dir string) {
+		netns.Run(t, func() {
+			w.Store = store.Open(filepath.Join(dir, "state"))
+			w.write(t, 80)
+			if _, err := w.Apply(t.Context(), w.options()); err != nil {
+				t.Error("with space: ", err)
+				return
+			}
+			fillUp(dir)
 			before := w.rules()
 			w.write(t, 80, 443)
 			for _, confirm := range []time.Duration{0, time.Minute} {

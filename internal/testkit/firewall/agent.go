@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,47 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 )
-
-// Process is a run of quaywall that goes on.
-type Process struct {
-	cmd *exec.Cmd
-	out output
-}
-
-// output is what a process says, while it is written.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-// Start starts a command of quaywall's. It ends with ctx.
-func (f *Firewall) Start(ctx context.Context, args ...string) (*Process, error) {
-	all, err := f.Args(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	p := &Process{}
-	if p.cmd, err = f.Host.Command(ctx, all[0], all[1:]...); err != nil {
-		return nil, err
-	}
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	return p, p.cmd.Start()
-}
-
-// Log is what the process has said so far.
-func (p *Process) Log() string {
-	p.out.mu.Lock()
-	defer p.out.mu.Unlock()
-	return p.out.text.String()
-}
 
 // Agent is a running `quaywall agent`.
 type Agent struct {

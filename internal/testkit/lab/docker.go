@@ -160,6 +160,7 @@ type Container struct {
 	IP       string   // a fixed address in the first network
 	Labels   map[string]string
 	Sysctls  map[string]string
+	Always   bool // starts again by itself with its engine
 }
 
 // Run starts a container and gives it back as a node once its servers listen.
@@ -200,6 +201,9 @@ func (c Container) options(node *Node) (client.ContainerCreateOptions, error) {
 		Config: &container.Config{Image: image, Labels: c.Labels, ExposedPorts: exposed,
 			Entrypoint: append([]string{"/labhost", "serve", c.Name, "/lab/s"}, c.Serve...)},
 		HostConfig: &container.HostConfig{Binds: []string{node.Dir + ":/lab"}, PortBindings: ports, Sysctls: c.Sysctls},
+	}
+	if c.Always {
+		options.HostConfig.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyAlways}
 	}
 	if len(c.Networks) == 0 {
 		return options, nil

@@ -23,7 +23,8 @@ import (
 
 const usage = `labhost serve NAME SOCKET [SERVER…]   servers as 80/tcp, 127.0.0.1:53/udp, ip:47
 labhost dial tcp|udp ADDR:PORT | icmp ADDR | ip:N ADDR   [-from ADDR] [-dev DEVICE] [-t 3s]
-labhost node CONFIG | exec ROOT PROGRAM [ARG…] | watchdog DIR | shells ADDR:PORT | session   (started by the lab)`
+labhost node CONFIG | exec ROOT PROGRAM [ARG…] | watchdog DIR | shells ADDR:PORT | session   (started by the lab)
+labhost killat N FILE PROGRAM [ARG…]   kills the program before its Nth system call that matters, once FILE is there ("": at once)`
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -50,6 +51,10 @@ func run(args []string) error {
 	case "exec":
 		if len(args) >= 3 {
 			return execInside(args[1], args[2:])
+		}
+	case "killat":
+		if len(args) >= 4 {
+			return killAt(args[1:])
 		}
 	case "watchdog":
 		return watch(args[1])

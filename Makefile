@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench judge matrix lint generate install uninstall clean
+.PHONY: help build up test demo bench judge chaos matrix lint generate install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,12 @@ bench: ## measure quaywall beside what it is compared with, into dist/bench.md a
 judge: ## 10,000 random policies: the evaluator, nftables and both variants of iptables must agree on every packet (root)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
 	scripts/go test ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
+
+KILLS ?= 1000
+
+chaos: ## kill quaywall 1,000 times (KILLS=N) under traffic, flushes and Docker's restarts, and at each system call (root)
+	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps
+	scripts/go test ./internal/testkit/scenario -run 'TestChaos|TestKilledAtEachBoundary' -v -timeout 3h -args -kills '$(KILLS)' -boundaries
 
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps

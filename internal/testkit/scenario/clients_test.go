@@ -73,3 +73,31 @@ func (w *world) intruders(node *lab.Node, from netip.Addr, ports ...uint16) []ag
 	}
 	return all
 }
+
+// talk begins to talk with the host's SSH, by each family.
+func (w *world) talk(to ...string) []*agent.Job {
+	w.Helper()
+	var all []*agent.Job
+	for _, addr := range to {
+		d := agent.Dial{Proto: "tcp", To: netip.MustParseAddrPort(addr)}
+		job, err := w.outside.Start(w.Context(), agent.Request{Stream: &agent.Stream{Dial: d, PingPong: true, Interval: 20 * time.Millisecond}})
+		if err != nil {
+			w.Fatalf("talking with %s: %v", addr, err)
+		}
+		all = append(all, job)
+	}
+	return all
+}
+
+// stillTalks sees that talks go on.
+func (w *world) stillTalks(talks []*agent.Job) {
+	w.Helper()
+	now := time.Now()
+	time.Sleep(silence)
+	for _, job := range talks {
+		var r agent.StreamResult
+		if err := job.Stop(&r); err != nil || !r.Alive || !r.Last.After(now) {
+			w.Errorf("a talk with SSH does not go on: %+v, %v", r, err)
+		}
+	}
+}

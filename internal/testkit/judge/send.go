@@ -1,7 +1,6 @@
 package judge
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -15,6 +14,9 @@ import (
 
 // send sends a batch and gives each probe's fate by id.
 func (w *world) send(probes []*probe) (map[uint16]fate, error) {
+	if err := w.tracker.flush(); err != nil {
+		return nil, err
+	}
 	for _, p := range probes {
 		if p.known != nil {
 			if err := w.tracker.add(*p.known, p.id); err != nil {
@@ -30,13 +32,7 @@ func (w *world) send(probes []*probe) (map[uint16]fate, error) {
 	if err := w.sentinel(); err != nil {
 		return nil, err
 	}
-	fates, err := w.seen.collect(2 * time.Second)
-	for _, p := range probes {
-		if p.known != nil {
-			err = errors.Join(err, w.tracker.forget(*p.known, p.id))
-		}
-	}
-	return fates, err
+	return w.seen.collect(2 * time.Second)
 }
 
 // emit sends one packet: from the host itself, or as frames to one of its interfaces.

@@ -71,13 +71,11 @@ func (tr *tracker) add(opening packet.Packet, id uint16) error {
 	return nil
 }
 
-// forget takes a connection away again: the next policy may send packets like its own. One that is gone is no error.
-func (tr *tracker) forget(opening packet.Packet, id uint16) error {
-	ae := netlink.NewAttributeEncoder()
-	ae.ByteOrder = binary.BigEndian
-	ae.Nested(ctTupleOrig, tuple(opening, id))
-	if err := tr.execute(ctDelete, 0, opening, ae); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("forgetting the connection of %s: %w", opening, err)
+// flush forgets all connections: packets of protocols without ports would be answers to those of an earlier policy.
+func (tr *tracker) flush() error {
+	err := tr.execute(ctDelete, 0, packet.Packet{}, netlink.NewAttributeEncoder())
+	if err != nil {
+		return fmt.Errorf("forgetting the connections of before: %w", err)
 	}
 	return nil
 }
@@ -87,8 +85,11 @@ func (tr *tracker) execute(typ netlink.HeaderType, flags netlink.HeaderFlags, op
 	if err != nil {
 		return err
 	}
-	family := byte(unix.AF_INET)
-	if opening.Dst.Is6() {
+	family := byte(unix.AF_UNSPEC)
+	switch {
+	case opening.Dst.Is4():
+		family = unix.AF_INET
+	case opening.Dst.Is6():
 		family = unix.AF_INET6
 	}
 	_, err = tr.conn.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge | flags},

@@ -18,9 +18,12 @@ type actions struct {
 // deny is the verdict on a packet that is dropped silently: logged first where the policy wants that.
 func (c *compiler) deny() ruleset.Verdict {
 	if c.actions.denied == nil {
-		v := ruleset.Verdict{Kind: ruleset.Drop}
+		v, name := ruleset.Verdict{Kind: ruleset.Drop}, "denied"
+		if c.options.Observe {
+			v, name = accept, "observed"
+		}
 		if !c.policy.Log.IsZero() {
-			ch := c.chain("denied", nil)
+			ch := c.chain(name, nil)
 			add(ch, c.logDenied(), ruleset.Rule{Verdict: v})
 			v = toChain(ch.Name)
 		}
@@ -31,6 +34,9 @@ func (c *compiler) deny() ruleset.Verdict {
 
 // reject is the verdict on a packet that is dropped and answered.
 func (c *compiler) reject() ruleset.Verdict {
+	if c.options.Observe {
+		return c.deny()
+	}
 	if c.actions.rejected == nil {
 		ch := c.chain("rejected", nil)
 		if !c.policy.Log.IsZero() {
@@ -52,9 +58,13 @@ func answers() []ruleset.Rule {
 }
 
 func (c *compiler) logDenied() ruleset.Rule {
+	prefix := "quaywall denied"
+	if c.options.Observe {
+		prefix = "quaywall " + policy.Would + policy.Deny.String()
+	}
 	return ruleset.Rule{
 		Matches: []ruleset.Match{ruleset.RateMatch{Rate: c.policy.Log}},
-		Log:     &ruleset.Log{Group: c.options.LogGroup, Prefix: "quaywall denied"},
+		Log:     &ruleset.Log{Group: c.options.LogGroup, Prefix: prefix},
 		Verdict: ruleset.Verdict{Kind: ruleset.Continue},
 	}
 }
@@ -70,22 +80,22 @@ func (c *compiler) verdict(r policy.Rule) ruleset.Verdict {
 	if !r.Limit.IsZero() {
 		for _, f := range families {
 			over := ruleset.SourceRateMatch{Family: f, Name: ch.Name, Rate: r.Limit}
-			add(ch, ruleset.Rule{Matches: []ruleset.Match{over}, Verdict: c.deny(), Origin: origin})
+			add(ch, ruleset.Rule{Matches: []ruleset.Match{over}, Verdict: c.deny(), Counter: c.options.Observe, Origin: c.overLimit(origin)})
 		}
 	}
 	if !r.Log {
 		add(ch, ruleset.Rule{Verdict: c.verb(r.Verb), Origin: origin})
 		return toChain(ch.Name)
 	}
-	log := &ruleset.Log{Group: c.options.LogGroup, Prefix: logPrefix(r)}
-	switch r.Verb {
-	case policy.Reject:
+	log := &ruleset.Log{Group: c.options.LogGroup, Prefix: c.logPrefix(r)}
+	switch {
+	case r.Verb == policy.Allow || c.options.Observe:
+		add(ch, ruleset.Rule{Log: log, Verdict: accept, Origin: origin})
+	case r.Verb == policy.Reject:
 		add(ch, ruleset.Rule{Log: log, Verdict: ruleset.Verdict{Kind: ruleset.Continue}, Origin: origin})
 		add(ch, answers()...)
-	case policy.Deny:
+	default:
 		add(ch, ruleset.Rule{Log: log, Verdict: ruleset.Verdict{Kind: ruleset.Drop}, Origin: origin})
-	case policy.Allow:
-		add(ch, ruleset.Rule{Log: log, Verdict: accept, Origin: origin})
 	}
 	return toChain(ch.Name)
 }
@@ -105,8 +115,11 @@ func (c *compiler) verb(v policy.Verb) ruleset.Verdict {
 const maxPrefix = 63
 
 // logPrefix names verb and line; of a long file name the end is kept, since the line number stands there.
-func logPrefix(r policy.Rule) string {
+func (c *compiler) logPrefix(r policy.Rule) string {
 	head, line := fmt.Sprintf("quaywall %s ", r.Verb), r.Origin()
+	if c.options.Observe && r.Verb != policy.Allow {
+		head = fmt.Sprintf("quaywall %s%s ", policy.Would, r.Verb)
+	}
 	if over := len(head) + len(line) - maxPrefix; over > 0 {
 		line = line[over:]
 	}

@@ -12,6 +12,10 @@ type Options struct {
 	PickUp   bool   // let TCP connections of containers go on that ran before the first apply, untracked (design trap 38)
 	LogGroup uint16 // NFLOG group for denied packets and rules with log
 	Cut      Cut    // live connections that the policy ends
+
+	// Observe has everything judged, counted and logged, and nothing denied. Hand-written rules are left out, since nobody
+	// knows what they deny, and so is Cut.
+	Observe bool
 }
 
 // TableName is the name of the table.
@@ -31,21 +35,28 @@ const (
 // With errors in the list there is no ruleset.
 func Compile(p *policy.Policy, inv *inventory.Inventory, o Options) (*ruleset.Ruleset, diag.List) {
 	list := check(p, inv)
+	if o.Observe {
+		o.Cut = Cut{}
+		list = append(list, leftOut(p.Raw)...)
+	}
 	list.Sort()
 	if list.HasErrors() {
 		return nil, list
 	}
 	c := &compiler{policy: p, inv: inv, options: o, names: names{}, lists: map[string]*addrSet{}, maps: map[string]int{}}
 	c.prepareSets()
-	c.early()
+	if !o.Observe { // the gate judges what would be dropped there as well, and nothing is to be counted twice
+		c.early()
+	}
 	c.gate()
 	c.many()
 	c.direct()
 	c.outbound()
-	return &ruleset.Ruleset{
-		Tables: []ruleset.Table{c.result()},
-		Raw:    ruleset.Raw{NFT: p.Raw.NFT.Text, IPTables: p.Raw.IPTables.Text},
-	}, list
+	rs := &ruleset.Ruleset{Tables: []ruleset.Table{c.result()}}
+	if !o.Observe {
+		rs.Raw = ruleset.Raw{NFT: p.Raw.NFT.Text, IPTables: p.Raw.IPTables.Text}
+	}
+	return rs, list
 }
 
 // compiler collects the table. Chains are kept in the order in which they are made, base chains before those they lead to.
@@ -100,7 +111,7 @@ func passes(note string, matches ...ruleset.Match) ruleset.Rule {
 
 // refused is a rule on what is dropped whatever the policy says.
 func (c *compiler) refused(note string, matches ...ruleset.Match) ruleset.Rule {
-	return ruleset.Rule{Matches: matches, Counter: true, Verdict: c.deny(), Origin: ruleset.Origin{Note: note}}
+	return ruleset.Rule{Matches: matches, Counter: true, Verdict: c.deny(), Origin: c.always(note)}
 }
 
 // leads is a rule that sends packets to another chain.

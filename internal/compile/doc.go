@@ -10,6 +10,8 @@
 // that leads to one chain for all ports with the same rules; there, long runs of rules that differ by address alone become verdict
 // maps by address. So what a packet costs doesn't grow with the policy, and still the first rule that matches decides.
 //
+// With Options.Observe the same rules count and log, and deny nothing.
+//
 // Be aware: everything is pure; the same policy and inventory give the same bytes. Sets that a file fills are always
 // referred to by name, so that their elements can change without a rule being touched. A section whose rules overlap so
 // much that resolving them would explode keeps its last rules as a plain list (see budget in section.go).

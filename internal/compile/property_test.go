@@ -102,7 +102,12 @@ func unrestricted(p *policy.Policy, s policy.Section) bool {
 
 // walk leads a packet through all hooks that it passes.
 func walk(table *ruleset.Table, inv *inventory.Inventory, pk packet.Packet) (rulewalk.Result, error) {
-	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(inv, a, pk.In) }}
+	return walkOver(table, inv, pk, false)
+}
+
+// walkOver does so for a source that is, or is not, over every limit.
+func walkOver(table *ruleset.Table, inv *inventory.Inventory, pk packet.Packet, over bool) (rulewalk.Result, error) {
+	host := rulewalk.Host{AddrType: func(a netip.Addr) ruleset.AddrType { return addrType(inv, a, pk.In) }, Over: over}
 	if pk.In == "" {
 		return rulewalk.Walk(table, ruleset.Output, pk, host)
 	}

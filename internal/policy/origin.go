@@ -18,6 +18,9 @@ func OriginOf(pos diag.Pos) string {
 	return fmt.Sprintf("%s:%d", path.Base(pos.File), pos.Line)
 }
 
+// Would stands in front of a verb where a policy is observed: "would deny".
+const Would = "would "
+
 // Verbs tells what each line of a policy does to the packets that it decides on: "allow", "deny", "reject", or more than
 // one of them, as in "deny, allow", where a line holds several rules or defaults. The keys are as OriginOf has them.
 func (p *Policy) Verbs() map[string]string {

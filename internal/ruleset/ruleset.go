@@ -88,11 +88,18 @@ type Rule struct {
 }
 
 // Origin is where a rule or an element comes from: Line is FILE:LINE of the policy, "default" for the built-in one, ""
-// for what always holds; Note is the user's note, or what the rule is for. Together they are its comment in the kernel.
+// for what always holds, or one of those below; Note is the user's note, or what the rule is for. Together they are its comment in the kernel.
 type Origin struct {
 	Line string `json:"line,omitempty"`
 	Note string `json:"note,omitempty"`
 }
+
+// Lines that are none of the policy's, by which packets are counted that an observed policy would deny: what is denied
+// whatever it says, and with a line behind it what is over that line's limit.
+const (
+	Always    = "always"
+	OverLimit = "over the limit of "
+)
 
 // Comment is the origin as it stands in the kernel: "policy.yaml:12", "policy.yaml:12: the note" or "the note".
 func (o Origin) Comment() string {
@@ -106,7 +113,7 @@ func (o Origin) Comment() string {
 }
 
 // originLine is how a Line looks at the beginning of a comment.
-var originLine = regexp.MustCompile(`^(default|.*?:[0-9]+)(?:: |$)`)
+var originLine = regexp.MustCompile(`^(default|always|.*?:[0-9]+)(?:: |$)`)
 
 // ParseOrigin reads a comment from the kernel: what Comment wrote. A comment that names no line is a note.
 func ParseOrigin(comment string) Origin {

@@ -422,6 +422,27 @@ func TestDamagedAndEdited(t *testing.T) {
 	w.expect("the file was changed", "apply three")
 }
 
+// TestObserved: what is observed stays so, through edits and damage, until somebody enforces it.
+func TestObserved(t *testing.T) {
+	w := newWorld(t)
+	w.puts("one")
+	w.record.Record.Observed = true
+	w.begin()
+	w.file = "two"
+	w.hints(Files)
+	w.pass(settling)
+	w.expect("the file was changed", "observe two")
+	w.expectSaid(1, "the policy is observed, and denies nothing")
+	w.damaged, w.flushed = errors.New("records/x is damaged"), true
+	w.hints(Record | Own)
+	w.expect("a damaged record, and a flush", "observe two")
+	w.puts("three")
+	w.file = "three"
+	w.hints(Record | Files)
+	w.expect("somebody enforces another", "apply three")
+	w.expectSaid(1, "the policy is in force")
+}
+
 // TestDamagedForLong: the disk takes nothing. It is told once, and tried again and again, but not as fast as can be.
 func TestDamagedForLong(t *testing.T) {
 	w := newWorld(t)

@@ -223,6 +223,7 @@ func (a *Agent) converge(ctx context.Context) {
 	}
 	target := a.target
 	target.Boot = a.lacksPolicy()
+	target.Observe = a.inForce.Record != nil && a.inForce.Record.Observed
 	if a.held == a.policy.hash() && !target.Boot {
 		target.Kept = a.inForce.Record
 	}
@@ -315,7 +316,11 @@ func (a *Agent) told(r *apply.Result) {
 	if entries := a.entriesLine(r.Policy); entries != "" {
 		args = append(args, "entries", entries)
 	}
-	a.host.Log.Info("the policy is in force", args...)
+	what := "the policy is in force"
+	if r.Observed {
+		what = "the policy is observed, and denies nothing"
+	}
+	a.host.Log.Info(what, args...)
 }
 
 func (a *Agent) tellWarnings(r *apply.Result) {

@@ -48,6 +48,8 @@ type Target struct {
 	Boot    bool   // nothing was put in force since the boot: what was in force before it stands in where it has to
 
 	Kept *store.Record // put its policy in force, as it was kept, instead of the file's; nil for the file's
+
+	Observe bool // it is observed; what is recorded counts, where that can be read
 }
 
 // Loaded is a policy as its files have it now.

@@ -73,7 +73,8 @@ func (p Places) apply(ctx context.Context, t Target, over string, inv *inventory
 	h := *p.Host
 	h.Inventory = func(context.Context) (*inventory.Inventory, error) { return inv, nil }
 	h.WaysIn = guard.Logins
-	return h.Apply(ctx, apply.Options{Policy: t.File, Given: t.Given, Backend: t.Backend, Wait: lockWait, Follow: true, Over: over, Boot: t.Boot, Kept: t.Kept})
+	return h.Apply(ctx, apply.Options{Policy: t.File, Given: t.Given, Backend: t.Backend, Wait: lockWait, Follow: true, Over: over, Boot: t.Boot,
+		Kept: t.Kept, Observe: t.Observe})
 }
 
 func (p Places) inForce() (InForce, error) {

@@ -140,16 +140,21 @@ func (w *world) apply(to Target, over string, inv *inventory.Inventory) (*apply.
 	case to.Kept != nil:
 		what = to.Kept.Hash
 	}
-	w.did = append(w.did, "apply "+what)
+	verb := "apply "
+	if to.Observe {
+		verb = "observe "
+	}
+	w.did = append(w.did, verb+what)
 	w.applied = append(w.applied, inv)
 	before := w.record
 	w.puts(what)
+	w.record.Record.Observed = to.Observe
 	w.record.Pending, w.record.Left, w.record.Undone = before.Pending, before.Left, before.Undone
 	w.flushed = false
 	if standsIn && w.file == "bad" {
 		return nil, &apply.InvalidError{File: to.File, Left: what + " is in force"}
 	}
-	return &apply.Result{File: to.File, Hash: what, Backend: "nft", Changed: true, Policy: w.load().Policy, Warnings: w.warnings}, nil
+	return &apply.Result{File: to.File, Hash: what, Backend: "nft", Changed: true, Observed: to.Observe, Policy: w.load().Policy, Warnings: w.warnings}, nil
 }
 
 // stored is what can be read of the record.

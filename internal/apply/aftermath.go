@@ -10,7 +10,7 @@ import (
 // of that policy as it was kept, so that they can't come back; else the rules stay as they are. What goes wrong is told:
 // the policy is in force.
 func (c *change) endDeniedSince(ctx context.Context) {
-	if c.record == nil || c.host.Running == nil {
+	if c.record == nil || c.record.Observed || c.host.Running == nil {
 		return
 	}
 	host := *c.host

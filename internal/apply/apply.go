@@ -23,8 +23,9 @@ type Result struct {
 	File       string               `json:"file"` // "" for the built-in default policy
 	Hash       string               `json:"hash"`
 	Backend    string               `json:"backend"`
-	Why        string               `json:"why"`     // why this backend
-	Changed    bool                 `json:"changed"` // false: the kernel held just this already
+	Why        string               `json:"why"`                // why this backend
+	Changed    bool                 `json:"changed"`            // false: the kernel held just this already
+	Observed   bool                 `json:"observed,omitempty"` // it is judged, counted and logged, and denies nothing
 	Difference Difference           `json:"difference"`
 	Replaced   []string             `json:"replaced,omitempty"` // other backends whose rules were taken out
 	Ended      *Ended               `json:"ended,omitempty"`    // live connections that the policy denies; nil where they were not looked at
@@ -175,7 +176,8 @@ func entriesOf(p *policy.Policy) map[string]int {
 func (c *change) keep() error {
 	r := c.newRecord()
 	known := c.record != nil && c.record.Hash == r.Hash && c.record.File == r.File && c.record.Backend == r.Backend &&
-		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut && reflect.DeepEqual(c.record.Networks, r.Networks)
+		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut && c.record.Observed == r.Observed &&
+		reflect.DeepEqual(c.record.Networks, r.Networks)
 	if err := c.armUnchanged(); err != nil {
 		return err
 	}
@@ -217,14 +219,14 @@ func (c *change) newRecord() store.Record {
 		Name: name, Dir: dir, Written: c.policy.Written, Entries: entriesOf(c.policy),
 		When: now, Since: c.inForceSince(now), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
 		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
-		Verbs: c.policy.Verbs(), Networks: c.networks(),
+		Verbs: c.policy.Verbs(), Networks: c.networks(), Observed: c.opts.Observe,
 	}
 }
 
 // inForceSince is when the policy came in force, which may be before this change: the host was another one, and it was
 // put in force for that.
 func (c *change) inForceSince(now time.Time) time.Time {
-	if r := c.record; r != nil && r.Hash == c.policy.Hash && r.Boot == c.host.Boot {
+	if r := c.record; r != nil && r.Hash == c.policy.Hash && r.Observed == c.opts.Observe && r.Boot == c.host.Boot {
 		return cmp.Or(r.Since, r.When)
 	}
 	return now
@@ -398,7 +400,7 @@ func (c *change) removeStrays(ctx context.Context) error {
 
 func (c *change) result() *Result {
 	r := &Result{
-		File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(), Why: c.why, Changed: !c.unchanged(),
+		File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(), Why: c.why, Changed: !c.unchanged(), Observed: c.opts.Observe,
 		Difference: c.difference(), Ended: c.ended(), PickUp: c.pickUp, Docker: c.inv.Docker, Pending: c.host.pendingStatus(c.state),
 		Warnings: c.warnings, Notices: c.notices, Steps: c.steps, Sources: c.sources, Policy: c.policy, Inventory: c.inv, record: c.state.Current,
 	}

@@ -34,6 +34,10 @@ type Options struct {
 	Confirm      time.Duration // take the change back unless it is confirmed in this time; 0 for never
 	Wait         time.Duration // how long to wait for another quaywall
 
+	// Observe has the policy judged, counted and logged, and denies nothing. With Back, Boot or Follow it counts only where
+	// nothing is recorded: a policy that is put in force by those is observed, or enforced, as it was.
+	Observe bool
+
 	// Boot is for who can't see whether the policy lets anybody in, a unit most often: a policy that was taken back, or gone
 	// back from, is not put in force again, but the one that was kept then.
 	Boot bool
@@ -176,6 +180,9 @@ func (c *change) networks() []inventory.Network {
 
 // loadPolicy reads the policy file. Where nobody named one and none is there, the policy is the built-in default.
 func (c *change) loadPolicy() error {
+	if (c.opts.Follow || c.opts.Boot) && c.record != nil {
+		c.opts.Observe = c.record.Observed
+	}
 	switch {
 	case c.back != nil:
 		return c.loadKept(c.back)
@@ -217,8 +224,12 @@ func (c *change) file() string {
 	return c.policy.File
 }
 
-// look finds the ways in that the policy would cut. That they can't be found is no error yet: a plan may be made.
+// look finds the ways in that the policy would cut. That they can't be found is no error yet: a plan may be made. A policy
+// that is observed cuts none.
 func (c *change) look() error {
+	if c.opts.Observe {
+		return nil
+	}
 	c.found, c.blind = c.host.WaysIn(c.inv)
 	if c.blind == nil {
 		c.cuts = guard.Check(c.found.Ways, c.policy, c.inv)
@@ -280,7 +291,7 @@ func (c *change) try(ctx context.Context, pickUp time.Time, cut compile.Cut) (do
 }
 
 func (c *change) compile() error {
-	rules, list := compile.Compile(c.policy, c.inv, compile.Options{PickUp: !c.pickUp.IsZero(), LogGroup: LogGroup, Cut: c.cut})
+	rules, list := compile.Compile(c.policy, c.inv, compile.Options{PickUp: !c.pickUp.IsZero(), LogGroup: LogGroup, Cut: c.cut, Observe: c.opts.Observe})
 	if err := c.invalid(list); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,9 @@ func (f *fakeBackend) Read(context.Context) (*kernel.Listing, error) {
 	if f.held != nil {
 		l = &kernel.Listing{Present: true, Rules: slices.Clone(f.held.Rules), Sets: maps.Clone(f.held.Sets),
 			Counters: map[string]kernel.PacketCount{"policy.yaml:10": {Packets: 2}, "policy.yaml:9": {Packets: 1}}}
+		if slices.ContainsFunc(l.Rules, func(r string) bool { return strings.Contains(r, `"line":"always"`) }) {
+			l.Counters[ruleset.Always] = kernel.PacketCount{}
+		}
 	}
 	if f.bend != nil {
 		f.bend(l)

@@ -24,6 +24,7 @@ type Past struct {
 	File        string    `json:"file"`             // "" for the built-in default policy
 	Hash        string    `json:"hash"`
 	Backend     string    `json:"backend"`
+	Observed    bool      `json:"observed,omitempty"`    // it was observed, and going back to it observes it again
 	Unconfirmed bool      `json:"unconfirmed,omitempty"` // it was put in force to be confirmed, and was not: one doesn't go back to it
 
 	record *store.Record
@@ -49,20 +50,20 @@ func (h *Host) history(state store.State) ([]Past, error) {
 	if err != nil {
 		return nil, err
 	}
-	told := map[string]bool{}
+	told := map[kind]bool{}
 	if current, err := h.Store.Record(state.Current); err == nil {
-		told[current.Hash] = true
+		told[kindOf(current)] = true
 	}
 	if len(records) > 0 && records[0].ID == base {
-		told[records[0].Hash] = false
+		told[kindOf(records[0])] = false
 	}
 	var all []Past
 	for _, r := range records {
-		if told[r.Hash] {
+		if told[kindOf(r)] {
 			continue
 		}
-		told[r.Hash] = true
-		p := Past{Number: len(all) + 1, When: r.When, File: r.File, Hash: r.Hash, Backend: r.Backend, record: r}
+		told[kindOf(r)] = true
+		p := Past{Number: len(all) + 1, When: r.When, File: r.File, Hash: r.Hash, Backend: r.Backend, Observed: r.Observed, record: r}
 		if slices.Contains(state.Unconfirmed, r.ID) {
 			p.Number, p.Unconfirmed = 0, true
 		}
@@ -70,6 +71,14 @@ func (h *Host) history(state store.State) ([]Past, error) {
 	}
 	return all, nil
 }
+
+// kind is what makes a record another than one before: a policy that was observed first is another once it is enforced.
+type kind struct {
+	hash     string
+	observed bool
+}
+
+func kindOf(r *store.Record) kind { return kind{r.Hash, r.Observed} }
 
 // candidates are all records that can be read, the base first, then those that somebody confirmed, then the others; each
 // kind the latest first.
@@ -134,8 +143,9 @@ func (c *change) loadPast() error {
 	return c.loadKept(r)
 }
 
-// loadKept reads the policy of a record.
+// loadKept reads the policy of a record. It is observed, or enforced, as it was.
 func (c *change) loadKept(r *store.Record) error {
+	c.opts.Observe = r.Observed
 	if r.File == "" {
 		c.policy = policy.Default()
 		return nil

@@ -16,8 +16,10 @@ type Plan struct {
 	File       string               `json:"file"` // "" for the built-in default policy
 	Hash       string               `json:"hash"`
 	Backend    string               `json:"backend"`
-	Why        string               `json:"why"`     // why this backend
-	Changed    bool                 `json:"changed"` // something would change in the kernel
+	Why        string               `json:"why"`                 // why this backend
+	Changed    bool                 `json:"changed"`             // something would change in the kernel
+	Observed   bool                 `json:"observed,omitempty"`  // it would be judged, counted and logged, and deny nothing
+	Observing  bool                 `json:"observing,omitempty"` // what was put into the kernel last denies nothing, and is only observed
 	Difference Difference           `json:"difference"`
 	Replaces   []string             `json:"replaces,omitempty"` // other backends whose rules would be taken out
 	Rules      []string             `json:"rules"`              // all that would be in force, in the backend's words
@@ -53,7 +55,8 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 	c.noteUnseen(c.inv)
 	r := c.result()
 	p := &Plan{
-		File: r.File, Hash: r.Hash, Backend: r.Backend, Why: r.Why, Changed: r.Changed, Difference: r.Difference,
+		File: r.File, Hash: r.Hash, Backend: r.Backend, Why: r.Why, Changed: r.Changed, Observed: r.Observed,
+		Observing: c.record != nil && c.record.Observed, Difference: r.Difference,
 		Replaces: r.Replaced, Rules: c.expected.Rules, Cuts: c.cuts, Ends: r.Ended, PickUp: r.PickUp, Docker: r.Docker,
 		Warnings: r.Warnings, Notices: r.Notices, Steps: r.Steps, Sources: r.Sources, Policy: r.Policy, Inventory: r.Inventory,
 	}

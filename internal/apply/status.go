@@ -5,21 +5,24 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"quaywall/internal/inventory"
 	"quaywall/internal/kernel"
 	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
 	"quaywall/internal/store"
 )
 
 // Status is what is in force on a host.
 type Status struct {
-	InForce  bool             `json:"in_force"`          // read from the kernel now
-	Backend  string           `json:"backend,omitempty"` // that holds it
-	Since    time.Time        `json:"since,omitzero"`    // when the policy came in force; zero where that is not recorded
-	Changed  time.Time        `json:"changed,omitzero"`  // when its rules were changed last, as networks, addresses and files ask for
-	File     string           `json:"file,omitempty"`    // "" with Since: the built-in default policy
+	InForce  bool             `json:"in_force"`           // read from the kernel now; not for a policy that is observed
+	Observed bool             `json:"observed,omitempty"` // the kernel holds a policy that is judged, counted and logged, and denies nothing
+	Backend  string           `json:"backend,omitempty"`  // that holds it
+	Since    time.Time        `json:"since,omitzero"`     // when the policy came in force; zero where that is not recorded
+	Changed  time.Time        `json:"changed,omitzero"`   // when its rules were changed last, as networks, addresses and files ask for
+	File     string           `json:"file,omitempty"`     // "" with Since: the built-in default policy
 	Hash     string           `json:"hash,omitempty"`
 	PickUp   time.Time        `json:"pick_up,omitzero"`
 	Drift    *Difference      `json:"drift,omitempty"`  // what the kernel lacks of what is recorded, and has beside it; nil where they agree
@@ -43,10 +46,13 @@ type SetStatus struct {
 // Counter is how many packets a line of the policy decided on.
 type Counter struct {
 	Line    string `json:"line"`           // "policy.yaml:12", "default"
-	Verb    string `json:"verb,omitempty"` // "allow", "deny", "reject", or several, as in "deny, allow"; "" where it is not recorded
+	Verb    string `json:"verb,omitempty"` // "allow", "deny", "reject", or several, as in "deny, allow"; "" where it is not recorded. Observed: "would deny", "would reject"
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 }
+
+// Holds tells whether the kernel holds rules of quaywall's.
+func (s *Status) Holds() bool { return s.InForce || s.Observed }
 
 // HasDrift tells whether the kernel holds something else than was put into it.
 func (s *Status) HasDrift() bool { return s.Drift != nil || len(s.Others) > 0 }
@@ -105,10 +111,21 @@ func (c *change) describe(s *Status, readings []reading) error {
 			continue
 		}
 		live = r.listing
-		s.InForce, s.Backend, s.Sets, s.Counters = true, r.backend.Name(), setStatus(live), c.counters(live)
+		s.Observed = c.observes(live)
+		s.InForce, s.Backend, s.Sets, s.Counters = !s.Observed, r.backend.Name(), setStatus(live), c.counters(live, s.Observed)
 	}
 	c.compare(s, live)
 	return nil
+}
+
+// observes tells whether rules in the kernel deny nothing: they count by a line of their own what would be denied always. The
+// record is asked where somebody took all rules that count.
+func (c *change) observes(live *kernel.Listing) bool {
+	if len(live.Counters) == 0 {
+		return c.record != nil && c.record.Observed
+	}
+	_, is := live.Counters[ruleset.Always]
+	return is
 }
 
 func (c *change) rank(r reading) int {
@@ -122,14 +139,14 @@ func (c *change) rank(r reading) int {
 func (c *change) compare(s *Status, live *kernel.Listing) {
 	r := c.record
 	switch {
-	case r == nil && s.InForce:
+	case r == nil && s.Holds():
 		c.note("what is in force is not recorded in %s", c.host.Store.Dir())
 		return
 	case r == nil:
 		return
-	case !s.InForce && r.Boot != c.host.Boot:
+	case !s.Holds() && r.Boot != c.host.Boot:
 		c.note("the host was booted since %s was put in force, and nothing was since", PolicyName(r.File, r.Hash))
-	case !s.InForce:
+	case !s.Holds():
 		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", PolicyName(r.File, r.Hash))
 	}
 	s.File, s.Hash, s.PickUp, s.Sources = r.File, r.Hash, r.PickUp, r.Sources
@@ -139,7 +156,7 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 			*t = u.When // the policy came back then
 		}
 	}
-	if s.InForce && s.Backend != r.Backend {
+	if s.Holds() && s.Backend != r.Backend {
 		c.note("%s was put in force by %s, but %s holds rules of quaywall's", PolicyName(r.File, r.Hash), r.Backend, s.Backend)
 	}
 	if d := Compare(&r.Listing, live); !d.None() {
@@ -156,17 +173,31 @@ func setStatus(l *kernel.Listing) []SetStatus {
 	return all
 }
 
-func (c *change) counters(l *kernel.Listing) []Counter {
-	var verbs map[string]string
-	if c.record != nil {
-		verbs = c.record.Verbs
-	}
+func (c *change) counters(l *kernel.Listing, observed bool) []Counter {
 	all := make([]Counter, 0, len(l.Counters))
 	for line, n := range l.Counters {
-		all = append(all, Counter{line, verbs[line], n.Packets, n.Bytes})
+		all = append(all, Counter{line, c.verbOf(line, observed), n.Packets, n.Bytes})
 	}
 	slices.SortFunc(all, func(a, b Counter) int { return compareLines(a.Line, b.Line) })
 	return all
+}
+
+// verbOf tells what a line does, as Counter has it.
+func (c *change) verbOf(line string, observed bool) string {
+	if c.record == nil {
+		return ""
+	}
+	verb := c.record.Verbs[line]
+	if !observed || c.record.Verbs == nil {
+		return verb
+	}
+	all := strings.Split(cmp.Or(verb, policy.Deny.String()), ", ") // lines that are none of the policy's deny
+	for i, v := range all {
+		if v != policy.Allow.String() {
+			all[i] = policy.Would + v
+		}
+	}
+	return strings.Join(all, ", ")
 }
 
 // compareLines orders FILE:LINE by file, then by number.

@@ -30,6 +30,12 @@ does: a policy that was taken back, or gone back from, is not put in force, but 
 applies it. Where nothing is in force since the boot and the policy has mistakes, the one that was in force before the boot
 is put in force, with or without --boot; the exit status is 2 all the same.
 
+With --observe, the policy is judged, counted and logged, and denies nothing: what it would deny goes on to the rules of Docker
+and of others, no connection ends, and nobody can be locked out, so that there is nothing to --confirm either. A policy that
+was in force before is not any more. "quaywall status" tells how much each line would have denied, "quaywall log" which packets.
+The agent and a boot keep it so, also when the policy is edited; apply without --observe enforces it, with all checks of a new
+policy. Hand-written rules (raw) are left out until then.
+
 On a terminal, apply --confirm counts the time down: the key y keeps the policy, n goes back at once. Ctrl-C ends the
 counting alone, and so does a terminal that is closed: the change goes on waiting, "quaywall confirm" keeps it, and without
 that it is taken back in time. The exit status is 1 where the change was not kept, 0 where it was kept or waits still.
@@ -50,6 +56,7 @@ type applyFlags struct {
 	dryRun       bool
 	allowLockout bool
 	boot         bool
+	observe      bool
 	back         int // of rollback
 }
 
@@ -60,12 +67,15 @@ func (a *app) applyCommand() *cobra.Command {
 		Aliases: []string{"start", "restart"},
 		Short:   "put the policy in force",
 		Long:    applyLong,
-		Example: lines("quaywall apply", "quaywall apply --confirm 60s", "quaywall apply --dry-run policy.yaml"),
+		Example: lines("quaywall apply", "quaywall apply --confirm 60s", "quaywall apply --observe", "quaywall apply --dry-run policy.yaml"),
 		Args:    arguments(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.opts.takePolicy(args)
+			if f.observe && f.confirm > 0 {
+				return misusedf(cmd, "--observe denies nothing, so there is nothing to take back: leave --confirm out")
+			}
 			if f.dryRun {
-				return a.dryRun(cmd.Context())
+				return a.dryRun(cmd.Context(), f)
 			}
 			return a.apply(cmd.Context(), f)
 		},
@@ -74,6 +84,7 @@ func (a *app) applyCommand() *cobra.Command {
 	confirmFlag(cmd, &f.confirm)
 	flags.BoolVar(&f.dryRun, "dry-run", false, "do all but change anything, and show what would change")
 	flags.BoolVar(&f.allowLockout, "allow-lockout", false, "go on where the policy cuts the way you came in")
+	flags.BoolVar(&f.observe, "observe", false, "judge, count and log what the policy would deny, and deny nothing")
 	flags.BoolVar(&f.boot, "boot", false, "nobody is there to see: leave out a policy that was taken back")
 	waitFlag(cmd, &f.wait)
 	return cmd
@@ -81,7 +92,7 @@ func (a *app) applyCommand() *cobra.Command {
 
 func (a *app) apply(ctx context.Context, f applyFlags) error {
 	o := a.applyOptions()
-	o.Confirm, o.Wait, o.AllowLockout, o.Boot, o.Back = f.confirm, f.wait, f.allowLockout, f.boot, f.back
+	o.Confirm, o.Wait, o.AllowLockout, o.Boot, o.Back, o.Observe = f.confirm, f.wait, f.allowLockout, f.boot, f.back, f.observe
 	start := time.Now()
 	r, err := a.host().Apply(ctx, o)
 	took := time.Since(start)
@@ -94,7 +105,11 @@ func (a *app) apply(ctx context.Context, f applyFlags) error {
 		a.diagnostics(r.Warnings, r.Sources.Text)
 		a.notices(r.Notices)
 		a.showApplied(w, s, r, took)
-		showReachable(w, s, "What can be reached now:", v.Reachable, v.Unjudged)
+		head := "What can be reached now:"
+		if r.Observed {
+			head = reachableThen
+		}
+		showReachable(w, s, head, v.Reachable, v.Unjudged)
 	})
 	waited, err := a.waitWith(ctx, r, f)
 	if !waited && !a.opts.json {
@@ -125,10 +140,20 @@ func (a *app) notices(all []string) {
 }
 
 func (a *app) showApplied(w io.Writer, s style, r *apply.Result, took time.Duration) {
-	table(w, facts(s, "policy", apply.PolicyName(r.File, r.Hash)+": "+s.good("in force"), "backend", r.Backend+": "+r.Why,
+	state := s.good("in force")
+	if r.Observed {
+		state = observedOnly(s)
+	}
+	table(w, facts(s, "policy", apply.PolicyName(r.File, r.Hash)+": "+state, "backend", r.Backend+": "+r.Why,
 		"docker", dockerLine(r.Docker), "", dockerMissing(r.Docker), "change", changeLine(r),
 		"connections", a.endedLine(r.Ended, "ended"), "time", a.timeLine(took, r.Steps)))
 }
+
+// observedOnly is the state of a policy that is not enforced.
+func observedOnly(s style) string { return s.warn("observed, not enforced: nothing is denied") }
+
+// reachableThen heads what a policy that is not enforced would leave reachable.
+const reachableThen = "What could be reached if the policy were enforced:"
 
 // timeLine is how long it took, with --verbose each step as well.
 func (a *app) timeLine(took time.Duration, steps []apply.Step) string {
@@ -165,6 +190,9 @@ func (a *app) endedLine(e *apply.Ended, ended string) string {
 
 // changeLine sums up what changed.
 func changeLine(r *apply.Result) string {
+	if !r.Changed && r.Observed {
+		return "none, it was observed already"
+	}
 	if !r.Changed {
 		return "none, it was in force already"
 	}

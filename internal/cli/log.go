@@ -20,7 +20,7 @@ import (
 
 const logLong = `Shows the packets that were denied last, and with --follow those that are denied from now on: when, the verdict, the
 packet with the address and the port that were dialled and the interface, the line of the policy, and the container that it
-was for, or that it came from. Where no line decided, the reason is told. Packets of rules with "log: true" are shown as well, with the verdict of the rule.
+was for, or that it came from. "would deny" is what an observed policy (apply --observe) let through. Where no line decided, the reason is told. Packets of rules with "log: true" are shown as well, with the verdict of the rule.
 
 The agent notes them, in the run directory: a hundred a second at most, some thousand in all, until the next boot. How many
 packets come that far is for the policy to say (log: {denied: 10/second}; off is none at all).

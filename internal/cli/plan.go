@@ -34,7 +34,7 @@ func (a *app) planCommand() *cobra.Command {
 		Args:    arguments(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.opts.takePolicy(args)
-			p, err := a.plan(cmd.Context())
+			p, err := a.plan(cmd.Context(), a.applyOptions())
 			if err == nil && exitCode && p.Changed {
 				err = differences()
 			}
@@ -45,8 +45,8 @@ func (a *app) planCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) plan(ctx context.Context) (*apply.Plan, error) {
-	p, err := a.host().Plan(ctx, a.applyOptions())
+func (a *app) plan(ctx context.Context, o apply.Options) (*apply.Plan, error) {
+	p, err := a.host().Plan(ctx, o)
 	if err != nil {
 		return nil, a.explained(err)
 	}
@@ -56,7 +56,11 @@ func (a *app) plan(ctx context.Context) (*apply.Plan, error) {
 		a.diagnostics(p.Warnings, p.Sources.Text)
 		a.notices(p.Notices)
 		a.showPlan(w, s, p)
-		showReachable(w, s, "What could be reached then:", v.Reachable, v.Unjudged)
+		head := "What could be reached then:"
+		if p.Observed {
+			head = reachableThen
+		}
+		showReachable(w, s, head, v.Reachable, v.Unjudged)
 		showRefusal(w, s, p)
 	})
 	return p, nil
@@ -73,7 +77,14 @@ func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
 	if first && !a.opts.verbose {
 		change += ": nothing is in force now (--verbose lists them)"
 	}
-	table(w, facts(s, "policy", apply.PolicyName(p.File, p.Hash), "backend", p.Backend+": "+p.Why,
+	name := apply.PolicyName(p.File, p.Hash)
+	switch {
+	case p.Observed:
+		name += ": would be " + observedOnly(s)
+	case p.Observing:
+		name += ": would be enforced; " + s.warn("what the kernel holds now is only observed, and denies nothing")
+	}
+	table(w, facts(s, "policy", name, "backend", p.Backend+": "+p.Why,
 		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change,
 		"connections", a.endedLine(p.Ends, "would end")))
 	if !first || a.opts.verbose {
@@ -118,8 +129,10 @@ func showRefusal(w io.Writer, s style, p *apply.Plan) {
 }
 
 // dryRun is apply without its last step; what apply would refuse it refuses as well.
-func (a *app) dryRun(ctx context.Context) error {
-	p, err := a.plan(ctx)
+func (a *app) dryRun(ctx context.Context, f applyFlags) error {
+	o := a.applyOptions()
+	o.Observe = f.observe
+	p, err := a.plan(ctx, o)
 	if err != nil || len(p.Cuts) == 0 && p.Blind == "" {
 		return err
 	}

@@ -77,6 +77,9 @@ func (a *app) history() error {
 		rows := [][]cell{{{"N", s.faint}, {"IN FORCE FROM", s.faint}, {"POLICY", s.faint}, {"BACKEND", s.faint}}}
 		for _, p := range all {
 			number, name := strconv.Itoa(p.Number), apply.PolicyName(p.File, p.Hash)
+			if p.Observed {
+				name += ", observed"
+			}
 			if p.Unconfirmed {
 				number, name = "-", name+", not confirmed"
 			}

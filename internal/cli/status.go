@@ -13,6 +13,7 @@ import (
 	"quaywall/internal/apply"
 	"quaywall/internal/diag"
 	"quaywall/internal/policy"
+	"quaywall/internal/ruleset"
 )
 
 const statusLong = `Tells what is in force, as read from the kernel now: which policy, since when, by which backend, and what somebody else
@@ -20,7 +21,13 @@ changed about it (drift); a change that waits for its confirmation, or was taken
 runs, what the agent put back last, and which connections the policy ended; and how many packets the lines of the policy
 decided on, the busiest first. A connection that is let in counts once, not by its packets.
 
-With --verbose it lists all lines and the sets as well, with --exit-code the status is 4 where there is drift.
+A policy that is observed ("quaywall apply --observe") is not in force, and status says so: it counts what would have been
+denied, the busiest lines first. There a connection counts once in any case, since its later packets belong to one that was let in.
+"always" is what is denied whatever the policy says (containers' own addresses, malformed packets), and "over the limit of
+FILE:LINE" the part of what a line allows that its limit would deny.
+
+With --verbose it lists all lines and the sets as well, with --exit-code the status is 4 where there is drift, or where the
+policy is observed.
 
 With --watch it looks again every two seconds, and whenever something was put in force or mended, until q or Ctrl-C; where
 standard output is no terminal, each look is told below the one before.`
@@ -53,7 +60,7 @@ func (a *app) statusCommand() *cobra.Command {
 			return drifted(st, exitCode)
 		},
 	}
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with status 4 where there is drift")
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit with status 4 where there is drift, or where the policy is observed")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "look again every two seconds")
 	return cmd
 }
@@ -74,7 +81,7 @@ func (a *app) status(ctx context.Context) (*StatusAnswer, error) {
 
 // drifted is how status ends.
 func drifted(st *StatusAnswer, exitCode bool) error {
-	if exitCode && st.HasDrift() {
+	if exitCode && (st.HasDrift() || st.Observed) {
 		return differences()
 	}
 	return nil
@@ -85,6 +92,9 @@ const lineShown = 60
 
 // lineText is the text of the policy line that a counter is known by, "" where it was not kept.
 func lineText(sources policy.Sources, line string) string {
+	if line == ruleset.Always {
+		return "what always holds"
+	}
 	if line == policy.OriginOf(diag.Pos{}) && len(sources) > 0 {
 		return "what no rule matches"
 	}

@@ -13,6 +13,7 @@ import (
 
 	"quaywall/internal/agent"
 	"quaywall/internal/apply"
+	"quaywall/internal/policy"
 )
 
 // showStatus writes the page: what matters most first, and all of it on one screen.
@@ -44,6 +45,8 @@ const driftShown = 6
 func headline(s style, st *apply.Status, now time.Time) string {
 	name := apply.PolicyName(st.File, st.Hash)
 	switch {
+	case st.Observed:
+		return fmt.Sprintf("%s: %s, since %s", name, observedOnly(s), since(st.Since, now))
 	case !st.InForce && st.Since.IsZero():
 		return s.warn("none in force")
 	case !st.InForce:
@@ -229,8 +232,11 @@ func packetsLine(s style, st *StatusAnswer) string {
 	if _, unknown := sums[""]; unknown || len(sums) == 0 {
 		return ""
 	}
-	denied, allowed := sums["deny"]+sums["reject"], sums["allow"]
-	line := s.bad(fmt.Sprint(denied)+" denied") + ", " + s.good(fmt.Sprint(allowed)+" let in")
+	denied, allowed, done := sums["deny"]+sums["reject"], sums["allow"], " denied"
+	if st.Observed {
+		denied, done = sums[policy.Would+"deny"]+sums[policy.Would+"reject"], " would have been denied"
+	}
+	line := s.bad(fmt.Sprint(denied)+done) + ", " + s.good(fmt.Sprint(allowed)+" let in")
 	for _, verbs := range slices.Sorted(maps.Keys(sums)) {
 		if n := sums[verbs]; n > 0 && strings.Contains(verbs, ", ") {
 			line += fmt.Sprintf(", %d by lines that %s", n, strings.ReplaceAll(verbs, ", ", " and "))
@@ -269,7 +275,7 @@ func (a *app) showCounters(w io.Writer, s style, st *apply.Status) {
 	shown := slices.Clone(st.Counters)
 	if !a.opts.verbose {
 		shown = slices.DeleteFunc(shown, func(c apply.Counter) bool { return c.Packets == 0 })
-		slices.SortStableFunc(shown, func(a, b apply.Counter) int { return cmp.Compare(b.Packets, a.Packets) })
+		slices.SortStableFunc(shown, busier)
 		shown = shown[:min(len(shown), busiest)]
 	}
 	rows := [][]cell{{{"PACKETS", s.faint}, {"BYTES", s.faint}, {"VERDICT", s.faint}, {"LINE", s.faint}, {"", nil}}}
@@ -291,11 +297,22 @@ func (a *app) showCounters(w io.Writer, s style, st *apply.Status) {
 	}
 }
 
+// busier orders lines by their packets; those first that would deny, since whoever observes a policy looks for them.
+func busier(a, b apply.Counter) int {
+	rank := func(c apply.Counter) int {
+		if strings.Contains(c.Verb, policy.Would) {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(b.Packets, a.Packets))
+}
+
 func verdictPaint(s style, verb string) func(string) string {
 	switch verb {
 	case "allow":
 		return s.good
-	case "deny", "reject":
+	case "deny", "reject", policy.Would + "deny", policy.Would + "reject":
 		return s.bad
 	}
 	return nil

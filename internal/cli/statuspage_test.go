@@ -61,6 +61,13 @@ func TestStatusPage(t *testing.T) {
 			[]string{"0 denied, 0 let in", "no line of the policy has decided on a packet since"}, []string{"PACKETS"}},
 		{"a record of an earlier version", inForce(), func(st *StatusAnswer) { st.Counters[0].Verb = "" }, []string{"340      0"}, []string{"denied,"}},
 		{"lines that do both", inForce(), func(st *StatusAnswer) { st.Counters[0].Verb = "deny, allow" }, []string{"3 denied, 340 let in, 12 by lines that deny and allow"}, nil},
+		{"observed", inForce(), func(st *StatusAnswer) {
+			st.InForce, st.Observed = false, true
+			st.Counters = []apply.Counter{{Line: "always", Verb: "would deny", Packets: 7}, {Line: "default", Verb: "would deny", Packets: 12},
+				{Line: "policy.yaml:4", Verb: "allow", Packets: 340}, {Line: "policy.yaml:5", Verb: "would reject", Packets: 3}}
+		}, []string{"(75821bad258f): observed, not enforced: nothing is denied, since ", "22 would have been denied, 340 let in, since ",
+			"VERDICT       LINE\n  12       0      would deny    default        what no rule matches\n  7        0      would deny    always         what always holds\n" +
+				"  3        0      would reject  policy.yaml:5  - reject: 81/tcp\n  340      0      allow         policy.yaml:4"}, []string{"in force", "22 denied"}},
 		{"waiting", inForce(), func(st *StatusAnswer) { st.Pending = &apply.PendingStatus{SecsLeft: 42} },
 			[]string{"waiting", "Not confirmed yet. 42 s left: at ", "the policy of before comes back, unless you run quaywall confirm"}, nil},
 		{"overdue", inForce(), func(st *StatusAnswer) { st.Pending = &apply.PendingStatus{Overdue: true} }, []string{"its time is over"}, []string{"s left"}},

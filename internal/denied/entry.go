@@ -12,7 +12,7 @@ import (
 // logged and not read.
 type Entry struct {
 	Time      time.Time  `json:"time"`
-	Verdict   string     `json:"verdict,omitempty"` // "deny", "reject" or, by a rule with log: true, "allow"
+	Verdict   string     `json:"verdict,omitempty"` // "deny", "reject" or, by a rule with log: true, "allow"; of an observed policy "would deny", "would reject"
 	Section   string     `json:"section,omitempty"` // "inbound", "egress", "outbound": where the connection begins
 	Packet    string     `json:"packet,omitempty"`  // as quaywall writes one: "tcp 203.0.113.99:41234 -> 203.0.113.10:8080 in eth0"
 	Proto     string     `json:"proto,omitempty"`   // "tcp", "icmp/8"

@@ -18,7 +18,8 @@ type Facts struct {
 	Addrs     map[string][]netip.Addr // of each running container by its name
 }
 
-// What rules log packets with: "quaywall denied", or "quaywall VERB LINE" for a rule that logs for itself.
+// What rules log packets with: "quaywall denied", or "quaywall VERB LINE" for a rule that logs for itself; where the policy
+// is observed "quaywall would deny", or "quaywall would VERB LINE".
 const (
 	prefixHead = "quaywall "
 	prefixDeny = "denied"
@@ -28,8 +29,9 @@ const (
 // explain completes an entry: by which line, why, and for which container. It tells whether the prefix is one of quaywall's.
 func (f Facts) explain(e *Entry, pk packet.Packet, prefix string) bool {
 	said, ours := strings.CutPrefix(prefix, prefixHead)
+	said, observed := strings.CutPrefix(said, policy.Would)
 	verb, line, hasLine := strings.Cut(said, " ")
-	if !ours || !hasLine && verb != prefixDeny {
+	if !ours || !hasLine && verb != prefixDeny && (verb != policy.Deny.String() || !observed) {
 		return false
 	}
 	e.fill(pk)
@@ -50,6 +52,9 @@ func (f Facts) explain(e *Entry, pk packet.Packet, prefix string) bool {
 		e.Verdict, e.Line, e.Why = policy.Deny.String(), d.Origin, "more than the rule's limit came from this source"
 	default:
 		e.Verdict, e.Why = policy.Deny.String(), "the policy or Docker's networks have changed since"
+	}
+	if observed {
+		e.Verdict = policy.Would + e.Verdict
 	}
 	e.Section = d.Section.String()
 	e.Container = f.container(d.Section, pk)

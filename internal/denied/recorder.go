@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"quaywall/internal/packet"
+	"quaywall/internal/policy"
 	"quaywall/internal/watch/nflog"
 )
 
@@ -138,12 +139,22 @@ func printable(s string) string {
 	}, s)
 }
 
+// done is how the log says what became of a packet.
+func done(verdict string) string {
+	verb, observed := strings.CutPrefix(verdict, policy.Would)
+	past := map[string]string{"deny": "denied", "reject": "rejected", "allow": "allowed"}[verb]
+	if observed {
+		return policy.Would + "be " + past
+	}
+	return past
+}
+
 // note writes an entry to the log and to the file.
 func (r *Recorder) note(e Entry) {
 	if e.Lost > 0 {
 		r.log.Warn("more packets were logged than are read", "lost", e.Lost)
 	} else {
-		r.log.Info(map[string]string{"deny": "denied", "reject": "rejected", "allow": "allowed"}[e.Verdict], e.attrs()...)
+		r.log.Info(done(e.Verdict), e.attrs()...)
 	}
 	r.keep(e)
 }

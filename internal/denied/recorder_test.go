@@ -74,6 +74,7 @@ func TestRecorder(t *testing.T) {
 		[]nflog.Logged{dialled("quaywall allow policy.yaml:7", "[2001:db8::9]:40000", "[2001:db8::1]:22")},
 		[]nflog.Logged{dialled("quaywall denied", "203.0.113.9:40000", "203.0.113.1:5432")},
 		os.ErrDeadlineExceeded,
+		[]nflog.Logged{dialled("quaywall would deny", "203.0.113.9:40000", "203.0.113.1:8080"), dialled("quaywall would deny", "203.0.113.9:40000", "203.0.113.1:5432")},
 		os.ErrDeadlineExceeded,
 	}, lost: []uint32{0, 17, 17}}
 	if err := r.read(t.Context(), s); err == nil || err.Error() != "the script is over" || !s.closed {
@@ -84,12 +85,14 @@ func TestRecorder(t *testing.T) {
 		`level=INFO msg=allowed in=#98765 proto=tcp src=2001:db8::9 sport=40000 dst=2001:db8::1 dport=22 section=inbound line=policy.yaml:7`,
 		`level=INFO msg=denied in=#98765 proto=tcp src=203.0.113.9 sport=40000 dst=203.0.113.1 dport=5432 section=inbound line=default container=db`,
 		`level=WARN msg="more packets were logged than are read" lost=17`,
+		`level=INFO msg="would be rejected" in=#98765 proto=tcp src=203.0.113.9 sport=40000 dst=203.0.113.1 dport=8080 section=inbound line=policy.yaml:3 container=web`,
+		`level=INFO msg="would be denied" in=#98765 proto=tcp src=203.0.113.9 sport=40000 dst=203.0.113.1 dport=5432 section=inbound line=default container=db`,
 	}, "\n") + "\n"
 	if got := clockTime.ReplaceAllString(log.String(), ""); got != want {
 		t.Errorf("the log:\n%swant\n%s", got, want)
 	}
 	entries, err := r.file.Last(10)
-	if err != nil || len(entries) != 4 || entries[0].Container != "web" || entries[3].Lost != 17 {
+	if err != nil || len(entries) != 6 || entries[0].Container != "web" || entries[3].Lost != 17 {
 		t.Errorf("the file: %+v, %v", entries, err)
 	}
 }

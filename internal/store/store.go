@@ -56,6 +56,9 @@ type Record struct {
 	// Networks are those that Docker told of last, as far as their bridges have names of Docker's making: nobody else ever has
 	// one of that name.
 	Networks []inventory.Network `json:"networks,omitempty"`
+
+	// Observed says that the policy is judged, counted and logged, and denies nothing.
+	Observed bool `json:"observed,omitempty"`
 }
 
 // State says which records count.

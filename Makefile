@@ -36,7 +36,7 @@ KILLS ?= 1000
 
 chaos: ## kill quaywall 1,000 times (KILLS=N) under traffic, flushes and Docker's restarts, and at each system call (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps
-	scripts/go test ./internal/testkit/scenario -run 'TestChaos|TestKilledAtEachBoundary' -v -timeout 3h -args -kills '$(KILLS)' -boundaries
+	scripts/go test ./internal/testkit/scenario -run 'TestChaos|KilledAtEachBoundary' -v -timeout 3h -args -kills '$(KILLS)' -boundaries
 
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"quaywall/internal/testkit/agent"
 	"quaywall/internal/testkit/firewall"
 	"quaywall/internal/testkit/lab"
 )
@@ -20,33 +21,51 @@ var boundaries = flag.Bool("boundaries", false, "kill quaywall before each syste
 // doomed is a host on which quaywall is killed before its Nth system call that matters, for one N after the other.
 type doomed struct {
 	*world
-	now string // the file that calls count from, for the agent
+	now     string // the file that calls count from, for the agent
+	clients []dialler
 }
 
-// TestKilledAtEachBoundary: kill -9 between two system calls of apply, rollback, the agent's start, its mending and its repair of
-// Docker's rules. The host is never open, SSH is never cut, and the next run brings everything in order. (`make chaos` tries
-// each boundary, `make test` some.)
+// TestKilledAtEachBoundary: kill -9 between two system calls of rollback and apply. The host is never open, SSH is never cut, and
+// the next run brings everything in order. (`make chaos` tries each boundary, `make test` some.)
 func TestKilledAtEachBoundary(t *testing.T) {
 	onEach(t, func(t *testing.T, v variant) {
-		w := oneHost(t, v, lab.Engine{}, "9000/tcp")
-		w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "8081:81", "8082:82"}, Serve: []string{"80/tcp", "81/tcp", "82/tcp"}})
-		w.mark()
-		w.apply(chaosPolicies[1].text)
-		w.apply(chaosPolicies[0].text)
-		d := doomed{w, filepath.Join(w.host.Dir, "now")}
-		talks := w.talk("203.0.113.1:22", "[2001:db8:1::1]:22")
-		clients := w.dialAll(deniedInChaos(w))
+		d, talks := newDoomed(t, v)
 		d.commands()
+		d.closed()
+		d.check(append(chaosPolicies[0].rows(d.world), deniedInChaos(d.world)...)...)
+		d.stillTalks(talks)
+	})
+}
+
+// TestAgentKilledAtEachBoundary: likewise, as the agent starts and as it puts Docker's rules back, or quaywall's own.
+func TestAgentKilledAtEachBoundary(t *testing.T) {
+	onEach(t, func(t *testing.T, v variant) {
+		d, talks := newDoomed(t, v)
 		d.agentStarts()
 		d.repairs()
-		in, dialled := w.hangUp(clients)
-		if in > 0 || dialled < 100 {
-			t.Errorf("of %d who dialled what the policy denies %d got in", dialled, in)
-		}
+		d.closed()
 		d.mends()
-		w.check(append(chaosPolicies[0].rows(w), deniedInChaos(w)...)...)
-		w.stillTalks(talks)
+		d.check(append(chaosPolicies[0].rows(d.world), deniedInChaos(d.world)...)...)
+		d.stillTalks(talks)
 	})
+}
+
+func newDoomed(t *testing.T, v variant) (d doomed, talks []*agent.Job) {
+	t.Helper()
+	w := oneHost(t, v, lab.Engine{}, "9000/tcp")
+	w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "8081:81", "8082:82"}, Serve: []string{"80/tcp", "81/tcp", "82/tcp"}})
+	w.mark()
+	w.apply(chaosPolicies[1].text)
+	w.apply(chaosPolicies[0].text)
+	return doomed{w, filepath.Join(w.host.Dir, "now"), w.dialAll(deniedInChaos(w))}, w.talk("203.0.113.1:22", "[2001:db8:1::1]:22")
+}
+
+// closed ends the dialling, and sees that nobody got in so far.
+func (d doomed) closed() {
+	d.Helper()
+	if in, dialled := d.hangUp(d.clients); in > 0 || dialled < 100 {
+		d.Errorf("of %d who dialled what the policy denies %d got in", dialled, in)
+	}
 }
 
 // each gives the numbers up to a highest one: all, or some, others each time.

@@ -102,13 +102,13 @@ func (c *change) apply(ctx context.Context) error {
 		return ErrOvertaken
 	}
 	err := c.prepare(ctx)
-	switch {
-	case c.wantsStandIn(ctx, err):
-		return c.standIn(ctx, err)
-	case err != nil:
-		return err
+	if err == nil {
+		err = c.carryOut(ctx)
 	}
-	return c.carryOut(ctx)
+	if c.wantsStandIn(ctx, err) {
+		return c.standIn(ctx, err)
+	}
+	return err
 }
 
 // carryOut does what was prepared.
@@ -137,12 +137,22 @@ func (c *change) refuse() error {
 	if c.blind == nil && len(c.cuts) == 0 || c.opts.Kept != nil || c.opts.Follow && c.record != nil && c.record.Hash == c.policy.Hash {
 		return nil
 	}
+	if c.comesBack() {
+		c.denied.flows = nil // whoever is here goes on
+		return nil
+	}
 	err := &RefusedError{Cuts: c.cuts, Because: c.found.Because, Err: c.blind}
 	if !c.opts.AllowLockout {
 		return err
 	}
 	c.note("--allow-lockout: %v", strings.TrimPrefix(err.Error(), "refused, since "))
 	return nil
+}
+
+// comesBack tells whether a boot only puts back in force what was in force before it. Who has a connection by now came while
+// the host was open: were that a reason to leave it so, any stranger could.
+func (c *change) comesBack() bool {
+	return c.opts.Boot && c.record != nil && c.record.Boot != c.host.Boot && c.record.Hash == c.policy.Hash && !c.inForce()
 }
 
 // emptied finds sets that had entries, and have none in a policy that nobody asked for: a program that writes a set file

@@ -22,14 +22,16 @@ func (c *change) rejected() error {
 }
 
 // wantsStandIn tells whether the policy that was in force last has to stand in for the one that is asked for: where that
-// was rejected, and where it has mistakes while nothing is in force since the host was booted. Somebody who sees the
-// mistakes is no reason to be open until they are mended.
+// was rejected, and where nothing is in force since the host was booted and it has mistakes or, at boot, would cut somebody
+// off. That somebody sees the mistakes, or that a stranger has come in, is no reason to be open.
 func (c *change) wantsStandIn(ctx context.Context, err error) bool {
 	var invalid *InvalidError
+	var refused *RefusedError
 	if errors.Is(err, errRejected) {
 		return true
 	}
-	return errors.As(err, &invalid) && c.opts.Back == 0 && c.record != nil && c.record.Boot != c.host.Boot && !c.holdsAnything(ctx)
+	fails := errors.As(err, &invalid) || errors.As(err, &refused) && c.opts.Boot
+	return fails && c.opts.Back == 0 && c.record != nil && c.record.Boot != c.host.Boot && !c.holdsAnything(ctx)
 }
 
 // standIn puts the policy of the current record in force; cause is why.
@@ -61,6 +63,10 @@ func (c *change) standIn(ctx context.Context, cause error) error {
 	case err != nil:
 		left = fmt.Sprintf("%s, which was in force before, was not put in force either: %v", name, err)
 	}
+	if errors.As(cause, &refused) {
+		c.note("%s", left)
+		return cause
+	}
 	var invalid *InvalidError
 	if errors.As(cause, &invalid) {
 		told := *invalid
@@ -71,7 +77,8 @@ func (c *change) standIn(ctx context.Context, cause error) error {
 }
 
 // putRecorded puts the current record's ruleset in force as it was, where its policy can't be read any more: what fills
-// sets is not kept with it. Since no policy is there to be asked whether it cuts the way in, nobody may have come in.
+// sets is not kept with it. Since no policy is there to be asked whether it cuts the way in, nobody may have come in, but at
+// a boot.
 func (c *change) putRecorded(ctx context.Context) error {
 	b, err := c.host.backend(c.record.Backend)
 	if err != nil {
@@ -95,6 +102,9 @@ func (c *change) putRecorded(ctx context.Context) error {
 func (c *change) mayPutRecorded(ctx context.Context) error {
 	if c.holdsAnything(ctx) {
 		return errors.New("its files can't be read any more; what is in force stays")
+	}
+	if c.opts.Boot && c.record.Boot != c.host.Boot { // as in comesBack
+		return nil
 	}
 	found, err := guard.Found{}, errors.New("what is on this host is not known")
 	if c.inv != nil {

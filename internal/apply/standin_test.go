@@ -95,30 +95,57 @@ func TestBootWithABrokenPolicyAfterAStop(t *testing.T) {
 	})
 }
 
-// The policy that stands in cuts nobody off who got in meanwhile.
-func TestStandInIsGuarded(t *testing.T) {
-	for _, gone := range []bool{false, true} {
-		inNamespace(t, func(w *world) {
-			friends := w.friendly(t)
-			w.mustApply(t, w.options())
-			if gone {
-				if err := os.Remove(friends); err != nil {
-					t.Fatal(err)
+// stranger is somebody who came in while nothing was in force.
+func stranger() guard.Way {
+	return guard.Way{Kind: guard.Session, Proto: 6, PID: 7, Process: "sshd", Interfaces: []string{"eth0"},
+		Local: netip.MustParseAddrPort("203.0.113.1:9000"), Peer: netip.MustParseAddrPort("198.51.100.9:40000")}
+}
+
+// told is what a person reads of an error.
+func told(err error) string {
+	text := err.Error()
+	var invalid *apply.InvalidError
+	var noted *apply.NotedError
+	if errors.As(err, &invalid) {
+		text += invalid.Left
+	}
+	if errors.As(err, &noted) {
+		text += strings.Join(noted.Notices, "; ")
+	}
+	return text
+}
+
+// What was in force before a boot is so after it, whoever came in meanwhile and whatever the file holds by now: nobody can keep
+// the host open. Another policy is guarded.
+func TestBootIsNotKeptOpen(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(t *testing.T, w *world, friends string)
+		fails  bool
+	}{
+		"the same policy": {func(*testing.T, *world, string) {}, false},
+		"with a mistake":  {func(t *testing.T, w *world, _ string) { w.overwrite(t, w.policy, broken) }, true},
+		"a set file is gone": {func(t *testing.T, _ *world, friends string) {
+			if err := os.Remove(friends); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		"another policy": {func(t *testing.T, w *world, _ string) { w.write(t, 81) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				friends := w.friendly(t)
+				w.mustApply(t, w.options())
+				before := w.held()
+				c.change(t, w, friends)
+				w.ways = []guard.Way{stranger()}
+				_, err := w.boot(t)
+				if w.held() != before || (err != nil) != c.fails {
+					t.Errorf("%v, %s", err, w.held())
 				}
-			} else {
-				w.overwrite(t, w.policy, broken)
-			}
-			w.ways = []guard.Way{{Kind: guard.Session, Proto: 6, PID: 7, Process: "sshd",
-				Local: netip.MustParseAddrPort("203.0.113.1:22"), Peer: netip.MustParseAddrPort("198.51.100.9:40000"), Interfaces: []string{"eth0"}}}
-			var invalid *apply.InvalidError
-			if _, err := w.boot(t); !errors.As(err, &invalid) || w.nft.held != nil || !strings.Contains(invalid.Left, "--allow-lockout") {
-				t.Errorf("set file gone: %v: %v, %s", gone, err, w.held())
-			}
-			o := w.options()
-			o.AllowLockout = true
-			if _, err := w.Apply(t.Context(), o); !errors.As(err, &invalid) || w.nft.held == nil {
-				t.Errorf("set file gone: %v, with --allow-lockout: %v, %s", gone, err, w.held())
-			}
+				if c.fails && !strings.Contains(told(err), "which was in force before, is in force") {
+					t.Errorf("%q doesn't tell what is in force", told(err))
+				}
+			})
 		})
 	}
 }

@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench judge chaos matrix lint generate install uninstall clean
+.PHONY: help build up test demo bench judge chaos matrix systemd lint generate install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -41,6 +41,9 @@ chaos: ## kill quaywall 1,000 times (KILLS=N) under traffic, flushes and Docker'
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps
 	engines=$$(scripts/engines) && scripts/go run ./internal/testkit/cmd/matrix $$engines
+
+systemd: ## the units under a real systemd, booted, rebooted and powered off in a container of its own (root, Debian)
+	@scripts/systemd
 
 lint: ## check form, suspicious code and generated files
 	@scripts/lint

@@ -6,6 +6,8 @@
 //		return err
 //	})
 //
+// Check tells whether a namespace may be such a one, for whatever is only meant to be tried.
+//
 // Be aware: only the operating system thread that the function runs on is in that namespace. Goroutines that the
 // function starts are not; programs that it starts are. The kernel takes the namespace down some time after Run is back.
 package scratch
@@ -13,6 +15,7 @@ package scratch
 import (
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +73,20 @@ func loopbackUp() error {
 	req.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
 		return fmt.Errorf("scratch network namespace: starting its loopback interface: %w", err)
+	}
+	return nil
+}
+
+// Check refuses a network namespace that leads anywhere, the calling thread's: what is tried there would be in force.
+func Check() error {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("scratch network namespace: listing interfaces: %w", err)
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
+			return fmt.Errorf("this is no scratch network namespace, since %s is up in it: nothing was tried", i.Name)
+		}
 	}
 	return nil
 }

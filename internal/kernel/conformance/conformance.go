@@ -54,6 +54,7 @@ func Run(t *testing.T, s Subject) {
 		test func(*testing.T, Subject)
 	}{
 		{"Probe", testProbe},
+		{"Scratch", testScratch},
 		{"Nothing", testNothing},
 		{"Sample", testSample},
 		{"Matches", testMatches},

@@ -82,6 +82,21 @@ func testRefused(t *testing.T, s Subject) {
 	}
 }
 
+// testScratch: what is tried in a namespace that leads somewhere would be in force there.
+func testScratch(t *testing.T, s Subject) {
+	a, b := netns.New(t), netns.New(t)
+	netns.Veth(t, a, "eth0", b, "eth0")
+	a.Do(t, func() {
+		_, err := s.Backend.Preflight(context.Background(), Sample())
+		if err == nil || !strings.Contains(err.Error(), "eth0 is up in it") {
+			t.Errorf("got %v", err)
+		}
+	})
+	if l := s.read(t, a); l.Present {
+		t.Errorf("something is in force: %v", l.Rules)
+	}
+}
+
 // commonForeign are rules as other programs make them, before quaywall comes.
 const commonForeign = `
 nft -f - <<'END'

@@ -10,6 +10,7 @@ import (
 	"quaywall/internal/kernel"
 	render "quaywall/internal/render/ipt"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/scratch"
 )
 
 // Read lists chains, jumps with their position, and sets. Rules stand in order, chains by name.
@@ -97,6 +98,9 @@ const preflightEntries = 8
 
 // Preflight commits a ruleset to the scratch namespace that the caller is in.
 func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.Listing, error) {
+	if err := scratch.Check(); err != nil {
+		return nil, fmt.Errorf("preflight: %w", err)
+	}
 	whole, err := render.Render(rs)
 	if err != nil {
 		return nil, err

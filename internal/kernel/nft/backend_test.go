@@ -46,21 +46,6 @@ func preflight(t *testing.T, rs *ruleset.Ruleset) (l *kernel.Listing, err error)
 	return l, err
 }
 
-// What is tried in a namespace that leads somewhere would be in force there.
-func TestPreflightWantsAScratchNamespace(t *testing.T) {
-	a, b := netns.New(t), netns.New(t)
-	netns.Veth(t, a, "eth0", b, "eth0")
-	a.Do(t, func() {
-		_, err := New().Preflight(context.Background(), conformance.Sample())
-		if err == nil || !strings.Contains(err.Error(), "eth0 is up in it") {
-			t.Errorf("got %v", err)
-		}
-	})
-	if l := read(t, a); l.Present {
-		t.Errorf("something is in force: %v", l.Rules)
-	}
-}
-
 // The sets that a preflight tries are short; their summaries are those of the whole.
 func TestPreflightOfLargeSets(t *testing.T) {
 	rs := withSet(5000, 2)

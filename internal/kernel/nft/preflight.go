@@ -3,7 +3,6 @@ package nft
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +10,7 @@ import (
 	"quaywall/internal/kernel"
 	render "quaywall/internal/render/nft"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/scratch"
 )
 
 // sample is how many elements of each set the preflight commits.
@@ -19,8 +19,8 @@ const sample = 16
 // Preflight commits the ruleset with short sets, reads it back, and puts the summaries of the whole sets into the
 // listing.
 func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.Listing, error) {
-	if err := inScratch(); err != nil {
-		return nil, err
+	if err := scratch.Check(); err != nil {
+		return nil, fmt.Errorf("preflight: %w", err)
 	}
 	table, err := render.Render(rs)
 	if err != nil {
@@ -55,20 +55,6 @@ func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.L
 		}
 	}
 	return listing, nil
-}
-
-// inScratch refuses a namespace that leads anywhere: what is tried there would be in force.
-func inScratch() error {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return fmt.Errorf("preflight: listing interfaces: %w", err)
-	}
-	for _, i := range interfaces {
-		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
-			return fmt.Errorf("preflight: this is no scratch network namespace, since %s is up in it: nothing was tried", i.Name)
-		}
-	}
-	return nil
 }
 
 // compareSets finds sets that the kernel keeps otherwise than they were rendered.

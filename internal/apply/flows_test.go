@@ -84,18 +84,18 @@ func dialIn(t *testing.T, network string, from, to node, listen, dial string) (n
 	if network == "udp" {
 		return dialUDP(t, from, to, listen, dial)
 	}
-	var l net.Listener
-	to.Do(t, func() {
-		var err error
-		if l, err = net.Listen(network, listen); err != nil {
-			t.Fatal(err)
-		}
-	})
+	l := open(t, to, network, listen)
 	defer l.Close()
+	return dialTo(t, from, l, dial)
+}
+
+// dialTo joins a node to a listener, by an address of the listener's node.
+func dialTo(t *testing.T, from node, l net.Listener, dial string) (near, far net.Conn) {
+	t.Helper()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	from.Do(t, func() {
 		var err error
-		if near, err = net.DialTimeout(network, net.JoinHostPort(dial, port), patience); err != nil {
+		if near, err = net.DialTimeout("tcp", net.JoinHostPort(dial, port), patience); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -59,28 +59,39 @@ func (w wire) send(t *testing.T, data []byte) {
 	}
 }
 
-// listen serves TCP connections on a node: each is accepted and left open until its client closes it.
+// listen serves TCP connections on a node.
 func listen(t *testing.T, n node, addr string) {
 	t.Helper()
+	keepOpen(open(t, n, "tcp", addr))
+}
+
+// open makes a listener on a node, closed when the test is over.
+func open(t *testing.T, n node, network, addr string) (l net.Listener) {
+	t.Helper()
 	n.Do(t, func() {
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
+		var err error
+		if l, err = net.Listen(network, addr); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					_, _ = io.Copy(io.Discard, c)
-					c.Close()
-				}()
-			}
-		}()
 	})
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// keepOpen accepts connections and leaves each open until its client closes it.
+func keepOpen(l net.Listener) {
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(io.Discard, c)
+				c.Close()
+			}()
+		}
+	}()
 }
 
 // Trap 38, the other side of it: what keeps old flows alive lets nobody in. A stranger sends a packet that looks like one

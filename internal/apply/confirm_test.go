@@ -591,8 +591,8 @@ func fillUp(dir string) {
 	}
 }
 
-// A full disk at boot: the host is not left open, and what is wrong is told.
-func TestBootWithAFullDisk(t *testing.T) {
+// onFullDisk puts a policy in force that lets port 80 in, then leaves no room for what is recorded.
+func onFullDisk(t *testing.T, test func(w *world)) {
 	w := newWorld(t)
 	disk.Run(t, 256<<10, func(dir string) {
 		netns.Run(t, func() {
@@ -602,53 +602,53 @@ func TestBootWithAFullDisk(t *testing.T) {
 				t.Error("with space: ", err)
 				return
 			}
-			before := w.rules()
 			fillUp(dir)
-			_, err := w.boot(t)
-			var failed *apply.FailedError
-			if !errors.As(err, &failed) || failed.Left != "the policy is in force" || !errors.Is(err, syscall.ENOSPC) {
-				t.Errorf("%v", err)
-			}
-			if !slices.Equal(before, w.rules()) {
-				t.Errorf("in force are %v", w.rules())
-			}
+			test(w)
 		})
+	})
+}
+
+// noSpace demands that there was no room, and that it is told what is left.
+func noSpace(t *testing.T, err error, left string) {
+	t.Helper()
+	var failed *apply.FailedError
+	if !errors.As(err, &failed) || failed.Left != left || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("on a full disk: %v, want that %s", err, left)
+	}
+}
+
+// A full disk at boot: the host is not left open, and what is wrong is told.
+func TestBootWithAFullDisk(t *testing.T) {
+	onFullDisk(t, func(w *world) {
+		before := w.rules()
+		_, err := w.boot(t)
+		noSpace(t, err, "the policy is in force")
+		if !slices.Equal(before, w.rules()) {
+			t.Errorf("in force are %v", w.rules())
+		}
 	})
 }
 
 // A full disk: apply refuses before it changes anything, stop works all the same.
 func TestFullDisk(t *testing.T) {
-	w := newWorld(t)
-	disk.Run(t, 256<<10, func(dir string) {
-		netns.Run(t, func() {
-			w.Store = store.Open(filepath.Join(dir, "state"))
-			w.write(t, 80)
-			if _, err := w.Apply(t.Context(), w.options()); err != nil {
-				t.Error("with space: ", err)
-				return
+	onFullDisk(t, func(w *world) {
+		before := w.rules()
+		w.write(t, 80, 443)
+		for _, confirm := range []time.Duration{0, time.Minute} {
+			o := w.options()
+			o.Confirm = confirm
+			_, err := w.Apply(t.Context(), o)
+			noSpace(t, err, "nothing was changed")
+			if !slices.Equal(before, w.rules()) {
+				t.Error("the kernel was changed")
 			}
-			fillUp(dir)
-			before := w.rules()
-			w.write(t, 80, 443)
-			for _, confirm := range []time.Duration{0, time.Minute} {
-				o := w.options()
-				o.Confirm = confirm
-				_, err := w.Apply(t.Context(), o)
-				var failed *apply.FailedError
-				if !errors.As(err, &failed) || failed.Left != "nothing was changed" || !errors.Is(err, syscall.ENOSPC) {
-					t.Errorf("apply on a full disk: %v", err)
-				}
-				if !slices.Equal(before, w.rules()) {
-					t.Error("the kernel was changed")
-				}
-			}
-			s, err := w.Stop(t.Context(), 0)
-			if err != nil || len(s.Removed) != 1 || w.nft.held != nil {
-				t.Errorf("stop on a full disk: %+v, %v", s, err)
-			}
-			if state, err := w.Store.State(); err != nil || state.Current != "" {
-				t.Errorf("state %+v, %v", state, err)
-			}
-		})
+		}
+		s, err := w.Stop(t.Context(), 0)
+		if err != nil || len(s.Removed) != 1 || w.nft.held != nil {
+			t.Errorf("stop on a full disk: %+v, %v", s, err)
+		}
+		if state, err := w.Store.State(); err != nil || state.Current != "" {
+			t.Errorf("state %+v, %v", state, err)
+		}
 	})
 }

@@ -39,18 +39,24 @@ func kernelCounts(t *testing.T) (counts bool) {
 		if err := New().Commit(context.Background(), conformance.Sample()); err != nil {
 			t.Fatal(err)
 		}
-		s, err := open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.close()
-		st, err := s.readTable(context.Background(), tableName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		counts = st.table.Sets[0].Count >= 0
+		counts = setsHere(t)[0].Count >= 0
 	})
 	return counts
+}
+
+// setsHere are the sets of quaywall's table in the namespace of the calling thread.
+func setsHere(t *testing.T) []render.Set {
+	t.Helper()
+	s, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	st, err := s.readTable(context.Background(), tableName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.table.Sets
 }
 
 func driftAndMend(t *testing.T, rs *ruleset.Ruleset, changes []string) {
@@ -94,17 +100,9 @@ func TestIsFlushed(t *testing.T) {
 		if err := New().Commit(context.Background(), rs); err != nil {
 			t.Fatal(err)
 		}
-		s, err := open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.close()
-		st, err := s.readTable(context.Background(), tableName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		i := slices.IndexFunc(st.table.Sets, func(s render.Set) bool { return strings.HasPrefix(s.Name, "big") })
-		name := st.table.Sets[i].Name
+		sets := setsHere(t)
+		i := slices.IndexFunc(sets, func(s render.Set) bool { return strings.HasPrefix(s.Name, "big") })
+		name := sets[i].Name
 		flush := sysexec.Command{Path: "nft", Args: []string{"flush", "set", "inet", tableName, name}}
 		for _, want := range []bool{false, true} {
 			if got, err := isFlushed(tableName, name); got != want || err != nil {

@@ -144,11 +144,12 @@ func (r rule) bridges() []string {
 	return all
 }
 
-// prefixes are the addresses that a rule names as source and destination, without negation.
+// prefixes are the addresses that a rule names as source and destination, without negation. Link-local ones are those of every
+// link, and tell nothing.
 func (r rule) prefixes() []netip.Prefix {
 	var all []netip.Prefix
 	for _, text := range []string{r.src, r.dst} {
-		if p, ok := parsePrefix(text); ok {
+		if p, ok := parsePrefix(text); ok && !p.Addr().IsLinkLocalUnicast() {
 			all = append(all, p)
 		}
 	}

@@ -294,6 +294,23 @@ func TestNetworkGone(t *testing.T) {
 	}
 }
 
+// TestLinkLocal: since 28 Docker leaves link-local sources out of what it rewrites. That each interface has such an address
+// makes no rule somebody else's.
+func TestLinkLocal(t *testing.T) {
+	f := facts()
+	f.Networks[1].Subnets = append(f.Networks[1].Subnets, netip.MustParsePrefix("2001:db8:d0c::/64"))
+	f.Addrs["web"] = append(f.Addrs["web"], netip.MustParseAddr("2001:db8:d0c::2"))
+	f.Others = []inventory.Interface{{Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}}}
+	for spec, stale := range map[string]bool{
+		"! -s fe80::/10 ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [2001:db8:d0c::2]:80": false,
+		"! -s fe80::/10 ! -i docker0 -p tcp -m tcp --dport 7070 -j DNAT --to-destination [2001:db8:d0c::3]:80": true,
+	} {
+		if r := parseRule(spec); f.isStale(r) != stale || f.isCurrent(r) == stale {
+			t.Errorf("%s: stale is %v, current %v", spec, f.isStale(r), f.isCurrent(r))
+		}
+	}
+}
+
 // TestGone: rules of a container that stopped are not revived, whoever has its address now, and are taken out where an old
 // dump brought them back.
 func TestGone(t *testing.T) {

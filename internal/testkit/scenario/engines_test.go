@@ -66,14 +66,16 @@ func configName(e lab.Engine) string {
 	return fmt.Sprintf("iptables=%v,proxy=%v,ipv6=%v", !e.NoIPTables, !e.NoProxy, e.IPv6)
 }
 
-// onEachConfig runs a test for each backend with every configuration, and in the short form with one of them each.
+// onEachConfig runs a test for each backend with every configuration, and in the short form with one of them each. Docker
+// can't write IPv6 rules with ip6tables-legacy 1.8.9, as Debian 12 has it: that says of rules that they are there which are
+// not ("ip6tables: Fix checking existence of rule", 1.8.10), and Docker leaves them out.
 func onEachConfig(t *testing.T, all []lab.Engine, test func(t *testing.T, v variant, e lab.Engine)) {
 	t.Parallel()
 	for i, v := range backends() {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			for j, e := range all {
-				if !*whole && j%len(all) != i*2%len(all) {
+				if !*whole && j%len(all) != i*2%len(all) || e.IP6Tables && v.legacy {
 					continue
 				}
 				t.Run(configName(e), func(t *testing.T) {

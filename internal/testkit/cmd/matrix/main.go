@@ -5,8 +5,8 @@
 //
 // With QUAYWALL_ENGINE29=DIR, or the path of its dockerd, that engine is tried with both of its backends too.
 //
-// Be aware: it runs for half an hour. What a test does not exist for is told as such in the table; a test that was skipped
-// counts as failed. A page holds what one run measured, so a run with -run has to write elsewhere.
+// Be aware: it runs for half an hour. A test that was skipped counts as failed. A page holds what one run measured, so a run
+// with -run has to write elsewhere.
 package main
 
 import (
@@ -136,7 +136,7 @@ func (e engine) String() string {
 	return e.version
 }
 
-// scenarios are the tests that the columns of the table stand for. One that does not exist is told in its cells.
+// scenarios are the tests that the columns of the table stand for.
 var scenarios = []struct{ title, test string }{
 	{"S1", "TestS1"}, {"S2", "TestS2"}, {"S3", "TestS3"}, {"S4", "TestS4"}, {"S7", "TestS7"}, {"leaks", "TestLeaks"}, {"life", "TestLife"},
 }

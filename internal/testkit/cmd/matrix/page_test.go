@@ -45,7 +45,7 @@ func TestPage(t *testing.T) {
 	}
 	page := page([]result{r, {engine: engine{version: "29.0.0", backend: "nftables"}}})
 	for _, want := range []string{
-		"| 26.1.5 | iptables-nft | nftables | ok | FAILED | – | not yet | FAILED | not yet | not yet |\n",
+		"| 26.1.5 | iptables-nft | nftables | ok | FAILED | – | – | FAILED | – | – |\n",
 		"| 2 | way 2 | open with docker-proxy → closed | – |\n| 3 | way 3 | open → open with docker-proxy | – |\n| 10 | way 10 | open → closed | – |\n",
 		"| what happens | 26.1.5 | 29.0.0 (nftables) |\n|---|---|---|\n| quiet | goes on; closed | – |\n" +
 			"| flush | goes on; told, closed by apply | – |\n| silent flush | OPEN | – |\n",

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,25 +25,27 @@ type Cut struct {
 
 // String says what is cut, by what, and what to do.
 func (c Cut) String() string {
-	w := c.Ways[0]
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", w.describe(c.Ways), c.Why)
-	if c.Origin != "" {
-		fmt.Fprintf(&b, " (%s)", c.Origin)
-	}
 	switch {
 	case c.Add == "":
+		return c.Closes()
 	case c.Above != "":
-		fmt.Fprintf(&b, "; add above %s: %s", c.Above, c.Add)
-	default:
-		fmt.Fprintf(&b, "; add to %s: %s", c.Section, c.Add)
+		return fmt.Sprintf("%s; add above %s: %s", c.Closes(), c.Above, c.Add)
 	}
-	return b.String()
+	return fmt.Sprintf("%s; add to %s: %s", c.Closes(), c.Section, c.Add)
+}
+
+// Closes says what is cut, and by what.
+func (c Cut) Closes() string {
+	text := fmt.Sprintf("%s: %s", c.Ways[0].describe(c.Ways), c.Why)
+	if c.Origin != "" {
+		text += fmt.Sprintf(" (%s)", c.Origin)
+	}
+	return text
 }
 
 // describe is "sshd (process 812), port 22/tcp, from 198.51.100.7" of ways that share process and port.
 func (w Way) describe(ways []Way) string {
-	who := "a connection"
+	who := cmp.Or(w.Via, "a connection")
 	if w.PID != 0 {
 		who = fmt.Sprintf("%s (process %d)", w.Process, w.PID)
 	}
@@ -82,11 +85,22 @@ func peersOf(ways []Way) []string {
 
 // Check tells which ways in a policy would close. It asks for the first packet of the same connection made anew:
 // conntrack may not know the connection there is, and the person wants to come back.
+//
+// A listening socket counts together with all others of its port: sshd has one for each family.
 func Check(ways []Way, p *policy.Policy, inv *inventory.Inventory) []Cut {
 	var cuts []Cut
+	var closed []decided
+	open := map[place]bool{}
 	for _, w := range ways {
-		d, cut := judge(w, p, inv)
-		if !cut {
+		if d, cut := judge(w, p, inv); cut {
+			closed = append(closed, decided{w, d})
+		} else if w.Kind != Dialled {
+			open[place{w.Proto, w.port()}] = true
+		}
+	}
+	for _, c := range closed {
+		w, d := c.way, c.decision
+		if w.Kind == Listener && open[place{w.Proto, w.port()}] {
 			continue
 		}
 		same := slices.IndexFunc(cuts, func(c Cut) bool { return c.covers(w, d) })
@@ -104,6 +118,18 @@ func Check(ways []Way, p *policy.Policy, inv *inventory.Inventory) []Cut {
 	return cuts
 }
 
+// decided is a way with the decision that cuts it.
+type decided struct {
+	way      Way
+	decision eval.Decision
+}
+
+// place is a port that is dialled.
+type place struct {
+	proto uint8
+	port  uint16
+}
+
 func cutBy(d eval.Decision) Cut {
 	c := Cut{Section: d.Section, Origin: d.Origin, Why: d.Why}
 	if d.Rule >= 0 {
@@ -116,7 +142,7 @@ func cutBy(d eval.Decision) Cut {
 func (c Cut) covers(w Way, d eval.Decision) bool {
 	o := c.Ways[0]
 	return c.Origin == d.Origin && c.Section == d.Section && c.Why == d.Why && o.Kind == w.Kind && o.Proto == w.Proto &&
-		o.PID == w.PID && o.port() == w.port()
+		o.PID == w.PID && o.Via == w.Via && o.port() == w.port()
 }
 
 // judge gives the decision that cuts a way, if one does.
@@ -305,10 +331,7 @@ func keepingLine(g []Way) string {
 
 // comment says whose port it is and who was seen there.
 func (w Way) comment(peers []string) string {
-	who := "a live connection"
-	if w.Process != "" {
-		who = w.Process
-	}
+	who := cmp.Or(w.Process, w.Via, "a live connection")
 	switch {
 	case len(peers) == 0:
 		return who + " listens here; narrow it with from"

@@ -160,6 +160,27 @@ func TestCheckListener(t *testing.T) {
 	}
 }
 
+// sshd listens once for each family: who narrows it to addresses of one closes it to nobody there.
+func TestListenersOfOnePort(t *testing.T) {
+	listeners := func(locals ...string) (ways []Way) {
+		for _, l := range locals {
+			ways = append(ways, Way{Kind: Listener, PID: 7, Process: "sshd", Proto: protoTCP, Local: netip.MustParseAddrPort(l)})
+		}
+		return ways
+	}
+	six := planned(tcp(policy.Allow, 5, 22, "2001:db8::/32"))
+	if cuts := Check(listeners("0.0.0.0:22", "[::]:22"), six, server); len(cuts) > 0 {
+		t.Errorf("open to IPv6 addresses, and still: %v", cuts)
+	}
+	if cuts := Check(listeners("0.0.0.0:2222", "[::]:22"), six, server); len(cuts) != 1 || cuts[0].Ways[0].Local.Port() != 2222 {
+		t.Errorf("another port is closed, and found were %v", cuts)
+	}
+	dialled := Way{Kind: Dialled, Proto: protoTCP, Local: netip.MustParseAddrPort("203.0.113.10:41000"), Peer: netip.MustParseAddrPort("198.51.100.7:22")}
+	if cuts := Check(append(listeners("0.0.0.0:22"), dialled), planned(), server); len(cuts) != 1 {
+		t.Errorf("what the host itself dialled keeps no port open: %v", cuts)
+	}
+}
+
 func TestLines(t *testing.T) {
 	web := session("203.0.113.10:8443", "10.0.0.9:1", "eth1")
 	web.Process = "cockpit-session"

@@ -6,9 +6,13 @@
 //	for _, c := range cuts { fmt.Println(c) }
 //
 // The way in is found from below: the process, its parent and so on up to process 1, and the sockets that these hold.
-// A connection from outside held by one of them is how somebody came in. Where that can't be told, because a process
-// doesn't show its descriptors or lives in another network namespace, or because none of them holds such a connection
-// (tmux, screen, su under systemd), every live connection that was made to this host counts.
+// A connection from outside held by one of them is how somebody came in. Where none is, it is followed on: to whoever
+// shows the terminals of these processes and types there (the sshd of who is attached to tmux or screen), to who has the
+// other end of a connection that stays on this host (a web server in front of a web terminal, docker-proxy), and into the
+// network namespaces of ancestors that live in a container, whose connections connection tracking leads back to what was
+// dialled here. What carries a way counts as one, too: what leads into the container that a session comes from, and the
+// connection that a tunnel goes through. Where all of that can't be told (a tmux that nobody is attached to, a process
+// that doesn't show its descriptors) every live connection that was made to this host counts.
 //
 // Two decisions on what a listening socket of an ancestor means (a management agent, a web console, sshd itself). It
 // counts as cut only when the policy lets nobody at all come in by it: whoever narrows SSH to the office wants exactly
@@ -17,19 +21,26 @@
 // it in. Connections that an ancestor dialled itself (an agent that calls its controller) are judged as outbound, as
 // they are when the agent calls again.
 //
-// Be aware: sockets are those of the calling thread's network namespace, processes those that /proc shows. A way through
-// a published port into a container has no socket here and isn't found; nor is a session over a serial console in need
-// of any. Find and Name read, and change nothing; Check and Lines are pure.
+// A UDP server keeps nobody's address. Who is at the other end of mosh is what connection tracking knows, or what sshd told
+// the process when it was started.
+//
+// Be aware: sockets are those of the calling thread's network namespace, and of those that ancestors live in; processes
+// those that /proc shows. A session over a serial console has no need of any. The tunnels of a kernel's own that are known
+// are WireGuard's and the like over UDP. Find and Name read, and change nothing; Check and Lines are pure.
 package guard
 
 import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"sync"
 
 	"quaywall/internal/inventory"
+	"quaywall/internal/kernel/conntrack"
 	"quaywall/internal/packet"
+	"quaywall/internal/recheck"
 	"quaywall/internal/watch/sockets"
 )
 
@@ -57,6 +68,7 @@ type Way struct {
 	Proto   uint8          `json:"proto"`             // TCP or UDP
 	Local   netip.AddrPort `json:"local"`
 	Peer    netip.AddrPort `json:"peer,omitzero"` // invalid for a Listener
+	Via     string         `json:"via,omitempty"` // what it leads to, where no process of it is known: "container web", "tunnel wg0"
 	// Interfaces are those by which its packets may come in (Dialled: leave): the one that routes lead to the peer by, and
 	// the one that has the local address. Empty where neither is known, and for a Listener.
 	Interfaces []string `json:"interfaces,omitempty"`
@@ -74,22 +86,31 @@ type Found struct {
 // Find finds the ways in. The inventory tells which addresses are this host's own. An error means that sockets can't be
 // listed: then nothing is known.
 func Find(inv *inventory.Inventory) (Found, error) {
-	socks, err := sockets.List()
+	f, err := newFinder(inv)
 	if err != nil {
-		return Found{}, fmt.Errorf("finding the way in: %w", err)
+		return Found{}, err
 	}
-	chain, because := ancestors()
-	f := finder{locals: localsOf(inv), socks: socks, ports: sockets.EphemeralPorts()}
-	ways := f.heldBy(chain)
-	fromOutside := slices.ContainsFunc(ways, func(w Way) bool { return w.Kind == Session })
-	if because == "" && !fromOutside {
+	chain, because := ancestors(os.Getpid())
+	if len(chain) > 0 {
+		chain[0].kinds = []Kind{Session} // what quaywall itself listens on or dialled is its own affair
+	}
+	ways := f.follow(chain)
+	if because == "" && !hasSession(ways) {
 		because = fmt.Sprintf("none of the %d processes from this one up holds a connection from outside", len(chain))
+		if i := slices.IndexFunc(chain, func(p process) bool { return p.elsewhere }); i >= 0 {
+			because = fmt.Sprintf("process %d (%s) lives in another network namespace", chain[i].pid, chain[i].name)
+		}
 	}
 	if because != "" {
 		ways = append(ways, f.live(ways)...)
 	}
+	ways = f.withCarriers(ways)
 	slices.SortFunc(ways, compare)
 	return Found{Ways: ways, Because: because}, nil
+}
+
+func hasSession(ways []Way) bool {
+	return slices.ContainsFunc(ways, func(w Way) bool { return w.Kind == Session })
 }
 
 func compare(a, b Way) int {
@@ -98,24 +119,43 @@ func compare(a, b Way) int {
 
 // finder is what Find knows of the sockets and addresses of the host.
 type finder struct {
+	inv    *inventory.Inventory
 	locals map[netip.Addr][]string // this host's addresses, and the interfaces that have them
 	socks  []sockets.Socket
 	ports  sockets.PortRange
+	flows  func() []recheck.Flow             // what connection tracking knows; nothing where it can't be asked
+	owners func() map[uint64]sockets.Process // of all sockets, by inode
+	seen   map[int]bool                      // processes that were followed
+}
+
+func newFinder(inv *inventory.Inventory) (*finder, error) {
+	socks, err := sockets.List()
+	if err != nil {
+		return nil, fmt.Errorf("finding the way in: %w", err)
+	}
+	return &finder{
+		inv: inv, locals: localsOf(inv), socks: socks, ports: sockets.EphemeralPorts(), seen: map[int]bool{},
+		flows:  sync.OnceValue(func() []recheck.Flow { flows, _ := conntrack.List(); return flows }),
+		owners: sync.OnceValue(func() map[uint64]sockets.Process { owners, _ := sockets.Owners(); return owners }),
+	}, nil
 }
 
 // heldBy are the ways in through sockets that these processes hold. A socket that several hold is told once, with the
 // process furthest from init.
-func (f finder) heldBy(chain []process) []Way {
+func (f *finder) heldBy(chain []process) []Way {
 	var ways []Way
 	told := map[uint64]bool{}
-	for i, p := range chain {
+	for _, p := range chain {
 		for _, s := range f.socks {
 			if !p.inodes[s.Inode] || told[s.Inode] {
 				continue
 			}
 			told[s.Inode] = true
-			if kind, ok := f.kindOf(s, p, i == 0); ok {
-				w := f.way(kind, s)
+			found := f.datagrams(s, p)
+			if kind, ok := f.kindOf(s, p); ok {
+				found = append(found, f.way(kind, s))
+			}
+			for _, w := range found {
 				w.PID, w.Process = p.pid, p.name
 				ways = append(ways, w)
 			}
@@ -124,24 +164,23 @@ func (f finder) heldBy(chain []process) []Way {
 	return ways
 }
 
-// kindOf tells what a socket of a process is to us, if anything. What this very process (self) listens on or dialled is
-// quaywall's own affair, what it was given by its parent is not.
-func (f finder) kindOf(s sockets.Socket, p process, self bool) (Kind, bool) {
+// kindOf tells what a socket of a process is to us, if anything.
+func (f *finder) kindOf(s sockets.Socket, p process) (Kind, bool) {
 	switch {
 	case s.Listening:
 		// Sockets that init listens on are kept for services it would start: nobody came in by them.
-		return Listener, !self && p.pid != 1 && !s.Local.Addr().IsLoopback()
+		return Listener, slices.Contains(p.kinds, Listener) && p.pid != 1 && !s.Local.Addr().IsLoopback()
 	case !s.Connected || !f.isOutside(s.Remote.Addr()):
 		return 0, false
 	case f.isInbound(s):
 		return Session, true
 	}
-	return Dialled, !self
+	return Dialled, slices.Contains(p.kinds, Dialled)
 }
 
 // live are all connections from outside that aren't among the ways already, and that somebody has accepted: until then the
 // kernel alone has them, and they have no inode.
-func (f finder) live(ways []Way) []Way {
+func (f *finder) live(ways []Way) []Way {
 	known := map[uint64]bool{}
 	for _, w := range ways {
 		known[w.inode] = true
@@ -155,7 +194,7 @@ func (f finder) live(ways []Way) []Way {
 	return more
 }
 
-func (f finder) way(kind Kind, s sockets.Socket) Way {
+func (f *finder) way(kind Kind, s sockets.Socket) Way {
 	w := Way{Kind: kind, Proto: s.Proto, Local: s.Local, inode: s.Inode}
 	if kind != Listener {
 		w.Peer, w.Interfaces = s.Remote, f.interfacesOf(s)
@@ -164,7 +203,7 @@ func (f finder) way(kind Kind, s sockets.Socket) Way {
 }
 
 // isOutside tells whether an address is another machine's (a container is one).
-func (f finder) isOutside(a netip.Addr) bool {
+func (f *finder) isOutside(a netip.Addr) bool {
 	_, local := f.locals[a.WithZone("")]
 	return !local && !a.IsLoopback() && !a.IsUnspecified()
 }
@@ -172,7 +211,7 @@ func (f finder) isOutside(a netip.Addr) bool {
 // isInbound tells whether the peer made a connection. The kernel doesn't keep that, but a port that something listens
 // on, or that it wouldn't have chosen itself, is one that was dialled. Where both ports could have been chosen by either
 // side, the peer is taken to have dialled: counting one way too many is the smaller mistake.
-func (f finder) isInbound(s sockets.Socket) bool {
+func (f *finder) isInbound(s sockets.Socket) bool {
 	for _, l := range f.socks {
 		if l.Listening && l.Proto == s.Proto && l.Local.Port() == s.Local.Port() &&
 			(l.Local.Addr().IsUnspecified() || l.Local.Addr() == s.Local.Addr()) {

@@ -15,15 +15,38 @@ import (
 // of another name: a shell, a file transfer, a command. A web server's connections are none, nor is that of a scanner
 // whom sshd has not let in, or whom nobody has answered. Where a connection's process may be one that doesn't show what it
 // holds, every live connection counts.
+//
+// mosh has no connection: a UDP socket of a process that shows a terminal counts with those that send to it.
 func Logins(inv *inventory.Inventory) (Found, error) {
-	found, err := Find(inv)
+	f, err := newFinder(inv)
 	if err != nil {
 		return Found{}, err
 	}
-	live := slices.DeleteFunc(found.Ways, func(w Way) bool { return w.Kind != Live && w.Kind != Session })
+	live := append(f.live(nil), f.terminalsByUDP()...)
 	unseen := Name(live)
 	children := childrenOf()
-	return logins(live, unseen, func(w Way) bool { return serves(w.PID, w.Process, children, maxAncestors) }), nil
+	found := logins(live, unseen, func(w Way) bool { return serves(w.PID, w.Process, children, maxAncestors) })
+	found.Ways = f.withCarriers(found.Ways)
+	slices.SortFunc(found.Ways, compare)
+	return found, nil
+}
+
+// terminalsByUDP are the ways by UDP to processes that show a terminal.
+func (f *finder) terminalsByUDP() (ways []Way) {
+	for _, s := range f.socks {
+		if s.Proto != protoUDP || !s.Listening || s.Local.Addr().IsLoopback() {
+			continue
+		}
+		owner, ok := f.owners()[s.Inode]
+		if !ok || len(screensOf(owner.PID)) == 0 {
+			continue
+		}
+		for _, w := range f.datagrams(s, process{pid: owner.PID}) {
+			w.PID, w.Process = owner.PID, owner.Name
+			ways = append(ways, w)
+		}
+	}
+	return ways
 }
 
 // logins are those of all live connections by which somebody is logged in. Where none of the processes is unseen, one that
@@ -33,6 +56,9 @@ func logins(live []Way, unseen error, serves func(Way) bool) Found {
 		return Found{Ways: live, Because: fmt.Sprintf("who holds them can't be seen: %v", unseen)}
 	}
 	live = slices.DeleteFunc(live, func(w Way) bool { return w.PID == 0 || !serves(w) })
+	for i := range live {
+		live[i].Kind = Session
+	}
 	return Found{Ways: live, Because: "somebody is logged in by them"}
 }
 

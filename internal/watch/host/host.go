@@ -92,10 +92,14 @@ func parent(l netlink.Link, names map[int]string) string {
 
 // kind is IFLA_INFO_KIND. The library calls an interface without one "device".
 func kind(l netlink.Link) string {
-	if t := l.Type(); t != "device" {
+	switch t := l.Type(); t {
+	case "device":
+		return ""
+	case "tuntap": // the library's word for what the kernel calls tun, be it tun or tap
+		return "tun"
+	default:
 		return t
 	}
-	return ""
 }
 
 func prefix(n *net.IPNet) (netip.Prefix, bool) {

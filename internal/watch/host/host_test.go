@@ -76,6 +76,7 @@ func TestKinds(t *testing.T) {
 		for _, l := range []netlink.Link{
 			&netlink.Vxlan{LinkAttrs: attrs("tunnel"), VxlanId: 7, Port: 4789},
 			&netlink.Bridge{LinkAttrs: attrs("red")},
+			&netlink.Tuntap{LinkAttrs: attrs("vpn"), Mode: netlink.TUNTAP_MODE_TUN},
 		} {
 			if err := netlink.LinkAdd(l); err != nil {
 				t.Fatalf("making a %s: %v", l.Type(), err)
@@ -85,7 +86,7 @@ func TestKinds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]string{"lo": "", "red": "bridge", "tunnel": "vxlan"}
+		want := map[string]string{"lo": "", "red": "bridge", "tunnel": "vxlan", "vpn": "tun"}
 		for _, l := range links {
 			if kind, ok := want[l.Name]; ok && kind != l.Kind {
 				t.Errorf("%s: kind %q, want %q", l.Name, l.Kind, kind)

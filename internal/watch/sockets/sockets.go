@@ -14,6 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -64,6 +68,29 @@ func List() ([]Socket, error) {
 				return nil, fmt.Errorf("listing sockets (inet_diag): %w", err)
 			}
 		}
+	}
+	return all, nil
+}
+
+// ListOf lists the sockets of the network namespace that a process lives in.
+func ListOf(pid int) ([]Socket, error) {
+	ns, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	var all []Socket
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := os.NewSyscallError("setns", unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET))
+		if err == nil {
+			all, err = List()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		return nil, fmt.Errorf("listing the sockets of process %d: %w", pid, err)
 	}
 	return all, nil
 }

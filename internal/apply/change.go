@@ -232,9 +232,19 @@ func (c *change) look() error {
 	}
 	c.found, c.blind = c.host.WaysIn(c.inv)
 	if c.blind == nil {
-		c.cuts = guard.Check(c.found.Ways, c.policy, c.inv)
+		c.cuts = c.cutBy(c.policy)
 	}
 	return nil
+}
+
+// cutBy tells which ways in a policy would cut, with the processes that they lead to.
+func (c *change) cutBy(p *policy.Policy) []guard.Cut {
+	cuts := guard.Check(c.found.Ways, p, c.inv)
+	if len(cuts) == 0 {
+		return nil
+	}
+	_ = guard.Name(c.found.Ways) // a way without a name is told as well
+	return guard.Check(c.found.Ways, p, c.inv)
 }
 
 // plan compiles and tries, and looks meanwhile for whom the policy would cut: mostly there is nobody. What earlier applies

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/guard"
 	"quaywall/internal/inventory"
 	"quaywall/internal/store"
 	"quaywall/internal/testkit/disk"
@@ -64,6 +65,36 @@ func TestConfirmedChangeStays(t *testing.T) {
 		}
 		if _, err := w.Confirm(t.Context(), "", 0); !errors.Is(err, apply.ErrNothingPending) {
 			t.Errorf("a second time: %v", err)
+		}
+	})
+}
+
+// What an undo brings back may cut a way in that came with the change: that is said when it is armed, and it comes back all
+// the same.
+func TestUndoThatCutsTheWayIn(t *testing.T) {
+	inNamespace(t, func(w *world) {
+		const warning = "unless it is confirmed"
+		w.put(t, 80)
+		before := w.rules()
+		w.ways = []guard.Way{session()}
+		w.write(t, 80, 2222)
+		o := w.options()
+		o.Confirm = time.Minute
+		r := w.mustApply(t, o)
+		said := strings.Join(r.Notices, "\n")
+		if !strings.Contains(said, warning) || !strings.Contains(said, "sshd (process 812), port 2222/tcp, from 198.51.100.7") ||
+			strings.Contains(said, "add to inbound") {
+			t.Errorf("with a policy of before that cuts the way in, it was said: %q", said)
+		}
+		w.pass(time.Minute)
+		w.watchdog(t, w.state(t).Pending.Task)
+		if !slices.Equal(before, w.rules()) {
+			t.Error("the policy of before is not back")
+		}
+		w.put(t, 80, 2222)
+		w.write(t, 2222)
+		if r := w.mustApply(t, o); strings.Contains(strings.Join(r.Notices, "\n"), warning) {
+			t.Errorf("with a policy of before that keeps the way in, it was said: %q", r.Notices)
 		}
 	})
 }

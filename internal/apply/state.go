@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"quaywall/internal/store"
@@ -166,7 +167,29 @@ func (c *change) arm() error {
 		}
 	}
 	c.state = armed
+	c.warnOfUndo(p.Base)
 	return nil
+}
+
+// warnOfUndo tells beforehand where the policy that comes back without a confirmation would cut the way in that there is
+// now. It comes back all the same: who asks for an undo wants that policy rather than one that nobody could confirm.
+func (c *change) warnOfUndo(base string) {
+	r, err := c.host.Store.Record(base)
+	if base == "" || err != nil || r.Observed {
+		return
+	}
+	p, _, list := Kept(r)
+	if list.HasErrors() {
+		return
+	}
+	var cuts []string
+	for _, cut := range c.cutBy(p) {
+		cuts = append(cuts, cut.Closes())
+	}
+	if len(cuts) > 0 {
+		c.note("unless it is confirmed, %s comes back, which cuts the way in: %s; confirm it in time, or have another way in",
+			PolicyName(r.File, r.Hash), strings.Join(cuts, "; "))
+	}
 }
 
 func newID() string {

@@ -19,11 +19,14 @@ import (
 const applyLong = `Puts the policy in force, in one step: no packet is judged by half a policy. Live connections that it allows go on, those
 that it denies end and can't come back, unless it says "established: keep".
 Before anything changes the policy is checked, tried in a scratch network namespace, and asked whether it would cut the
-way by which you came in; if so, apply refuses. Afterwards the kernel is read and compared. Applying twice changes nothing.
+way by which you came in: by SSH or mosh, also under sudo, su, tmux and screen, through a jump host, a container or a VPN. If
+so, apply refuses, and names the process, the port and the line to add. Afterwards the kernel is read and compared. Applying
+twice changes nothing.
 
 With --confirm, the change is taken back after that time unless "quaywall confirm" follows, also when the terminal is
 gone by then. A boot inside the time takes it back too. Where an agent took the edited policy up in the last hour, so that
-nothing is left to change, what a person asked for before comes back.
+nothing is left to change, what a person asked for before comes back. Where what comes back would cut the way by which you
+came in, apply says so beforehand.
 
 With --boot, apply knows that nobody is there to see whether the policy lets them in, as the unit of "quaywall install"
 does: a policy that was taken back, or gone back from, is not put in force, but the one that was kept then, until a person

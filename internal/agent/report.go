@@ -64,7 +64,13 @@ func sentence(message string, args []any) string {
 	for i := 0; i+1 < len(args); i += 2 {
 		switch args[i] {
 		case "error", "problem", "problems":
-			why, _, _ := strings.Cut(fmt.Sprint(args[i+1]), "\n")
+			why, rest, _ := strings.Cut(fmt.Sprint(args[i+1]), "\n")
+			if strings.HasSuffix(why, ":") && rest != "" { // what it is about comes next: whom a policy would cut off, for one
+				first, more, _ := strings.Cut(rest, "\n")
+				if why += " " + strings.TrimSpace(first); more != "" {
+					why += " …"
+				}
+			}
 			return message + " (" + why + ")"
 		}
 	}

@@ -2,13 +2,16 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
 	"time"
 
 	"quaywall/internal/apply"
+	"quaywall/internal/guard"
 	"quaywall/internal/lock"
+	"quaywall/internal/policy"
 	"quaywall/internal/store"
 )
 
@@ -26,9 +29,12 @@ func TestReport(t *testing.T) {
 			[]string{"the policy has errors: what is in force stays (policy.yaml:3:5: a rule has no verb)"}},
 		{"a policy without them again", func(w *world) { w.file = "bad"; w.hints(Files); w.file = "one"; w.hints(Files) }, nil},
 		{"refused", func(w *world) {
-			w.file, w.refuses = "two", &apply.RefusedError{Because: "somebody is logged in by them"}
+			cut := guard.Cut{Ways: []guard.Way{{PID: 812, Process: "sshd", Proto: policy.TCP, Local: netip.MustParseAddrPort("203.0.113.1:22"),
+				Peer: netip.MustParseAddrPort("198.51.100.7:50000")}}, Why: "the default denies it", Add: "- allow: ssh"}
+			w.file, w.refuses = "two", &apply.RefusedError{Because: "somebody is logged in by them", Cuts: []guard.Cut{cut, cut}}
 			w.hints(Files)
-		}, []string{"the policy was not put in force: what is in force stays (refused, since the policy would cut connections that may be the way in (somebody is logged in by them):)"}},
+		}, []string{"the policy was not put in force: what is in force stays (refused, since the policy would cut connections that may be the way in " +
+			"(somebody is logged in by them): sshd (process 812), port 22/tcp, from 198.51.100.7: the default denies it; add to inbound: - allow: ssh …)"}},
 		{"stopped", func(w *world) { w.record = InForce{Stopped: true}; w.hints(Record) },
 			[]string{"quaywall was stopped: nothing is kept in force until somebody applies a policy"}},
 		{"rolled back", func(w *world) { w.puts("two"); w.hints(Record) },

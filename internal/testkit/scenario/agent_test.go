@@ -34,9 +34,14 @@ func agentOf(w *world, said string) *firewall.Agent {
 // until waits for something.
 func (w *world) until(what string, holds func() bool) {
 	w.Helper()
-	for end := time.Now().Add(eventually); !holds(); time.Sleep(20 * time.Millisecond) {
+	w.within(eventually, what, holds)
+}
+
+func (w *world) within(limit time.Duration, what string, holds func() bool) {
+	w.Helper()
+	for end := time.Now().Add(limit); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.Fatalf("%s: not within %v", what, eventually)
+			w.Fatalf("%s: not within %v", what, limit)
 		}
 	}
 }
@@ -114,7 +119,7 @@ func (v visitor) stays() (leave func()) {
 	if err != nil {
 		v.Fatal(err)
 	}
-	v.until("a shell", func() bool { _, err := v.host.Exec(v.Context(), "pgrep", "-x", "sleep"); return err == nil })
+	v.until("a shell", func() bool { _, err := v.host.Exec(v.Context(), "pgrep", "-fx", "sleep 600"); return err == nil })
 	return func() {
 		var r agent.ShellResult
 		if err := job.Stop(&r); err != nil {

@@ -32,11 +32,13 @@ judge: ## 10,000 random policies: the evaluator, nftables and both variants of i
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
 	scripts/go test ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
 
-KILLS ?= 1000
+KILLS   ?= 1000
+MINUTES ?= 10
+SEED    ?= 0
 
-chaos: ## kill quaywall 1,000 times (KILLS=N) under traffic, flushes and Docker's restarts, and at each system call (root)
+chaos: ## ten minutes (MINUTES=N) of mischief and 1,000 kills (KILLS=N) under traffic, and kills at each system call (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps
-	scripts/go test ./internal/testkit/scenario -run 'TestChaos|KilledAtEachBoundary' -v -timeout 3h -args -kills '$(KILLS)' -boundaries
+	scripts/go test ./internal/testkit/scenario -run 'TestChaos|KilledAtEachBoundary' -v -timeout 3h -args -kills '$(KILLS)' -chaos '$(MINUTES)m' -seed '$(SEED)' -boundaries
 
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps

@@ -138,9 +138,9 @@ func (w *world) powerOff() {
 func (w *world) networkUp() {
 	w.Helper()
 	script := []string{
-		"ip link set eth0 up", "ip addr add " + lab.HostWAN4 + "/24 dev eth0", "ip addr add " + lab.HostWAN6 + "/64 dev eth0 nodad",
-		"ip link set eth1 up", "ip addr add " + lab.HostLAN4 + "/24 dev eth1", "ip addr add " + lab.HostLAN6 + "/64 dev eth1 nodad",
-		"ip route add default via " + lab.OutsideAddr4, "ip route add default via " + lab.OutsideAddr6,
+		"ip link set eth0 up", "ip addr replace " + lab.HostWAN4 + "/24 dev eth0", "ip addr replace " + lab.HostWAN6 + "/64 dev eth0 nodad",
+		"ip link set eth1 up", "ip addr replace " + lab.HostLAN4 + "/24 dev eth1", "ip addr replace " + lab.HostLAN6 + "/64 dev eth1 nodad",
+		"ip route replace default via " + lab.OutsideAddr4, "ip route replace default via " + lab.OutsideAddr6,
 	}
 	w.host.MustExec(w.T, "sh", "-ec", strings.Join(script, "\n"))
 }

@@ -21,6 +21,7 @@ import (
 
 var (
 	kills     = flag.Int("kills", 27, "how often chaos kills quaywall, over all backends")
+	chaosTime = flag.Duration("chaos", 0, "how long chaos goes on at least, with each backend")
 	chaosSeed = flag.Uint64("seed", 0, "the seed of chaos; 0 for another one each time")
 )
 
@@ -45,11 +46,12 @@ func deniedInChaos(w *world) []lab.Row {
 	return []lab.Row{
 		denied(w.outside, "203.0.113.1:9000", "default"), denied(w.outside, "[2001:db8:1::1]:9000", "default"),
 		denied(w.outside, "203.0.113.1:8082", "default"), denied(w.outside, "[2001:db8:1::1]:8082", "default"),
-		denied(w.neighbour, "172.17.0.2:80", direct),
+		denied(w.outside, "203.0.113.1:8090", "default"), denied(w.neighbour, "172.17.0.2:80", direct),
 	}
 }
 
-// chaos is a host on which quaywall is killed again and again, whatever it does, while others flush rules and Docker restarts.
+// chaos is a host on which quaywall is killed again and again, whatever it does, while others do what they like: see
+// mischief_test.go.
 type chaos struct {
 	*world
 	rng           *rand.Rand
@@ -59,6 +61,8 @@ type chaos struct {
 	clients       []dialler
 	killed        int
 	dialled       int
+	mischief      map[string]int // how often others did something, by what it was
+	guest         *lab.Node      // a container that comes and goes, with a network of its own; nil where it isn't there
 	story, agents []string
 }
 
@@ -75,7 +79,8 @@ func TestChaos(t *testing.T) {
 		defer c.tell()
 		talks := c.talk("203.0.113.1:22", "[2001:db8:1::1]:22")
 		c.dial()
-		for i, due := 1, max(1, *kills/len(variants)); c.killed < due && !t.Failed(); i++ {
+		end := time.Now().Add(*chaosTime)
+		for i, due := 1, max(1, *kills/len(variants)); (c.killed < due || time.Now().Before(end)) && !t.Failed(); i++ {
 			c.act()
 			if i%12 == 0 {
 				c.quiet()
@@ -84,14 +89,14 @@ func TestChaos(t *testing.T) {
 		c.quiet()
 		c.hear()
 		c.stillTalks(talks)
-		t.Logf("chaos: %d kills, %d times dialled what is denied", c.killed, c.dialled)
+		t.Logf("chaos: %d kills, %d times dialled what is denied, %v", c.killed, c.dialled, c.mischief)
 	})
 }
 
 func newChaos(t *testing.T, v variant, rng *rand.Rand) *chaos {
 	t.Helper()
 	w := oneHost(t, v, lab.Engine{LiveRestore: true}, "9000/tcp")
-	c := &chaos{world: w, rng: rng}
+	c := &chaos{world: w, rng: rng, mischief: map[string]int{}}
 	c.web = w.run(lab.Container{Name: "web", Publish: []string{"8080:80", "8081:81", "8082:82"}, Serve: []string{"80/tcp", "81/tcp", "82/tcp"}})
 	w.mark()
 	begin := time.Now()
@@ -120,8 +125,11 @@ func (c *chaos) act() {
 		func() { c.flush("iptables -F"); c.pause(); c.killAgent() },
 		func() { c.choose(); c.pause() },
 	}
-	if c.rng.IntN(20) == 0 {
-		actions = []func(){c.flushEverything, c.restartEngine}
+	switch n := c.rng.IntN(25); {
+	case n < 2:
+		actions = []func(){c.flushEverything, c.restartEngine, c.stop, c.stop}
+	case n < 7:
+		actions = []func(){c.unplug, c.jump, c.comeOrGo}
 	}
 	actions[c.rng.IntN(len(actions))]()
 }
@@ -205,44 +213,6 @@ func (c *chaos) killAgent() {
 	c.agent = nil
 }
 
-// flush is somebody's who takes Docker's rules away. The agent is there to mend them, or is not.
-func (c *chaos) flush(command string) {
-	c.Helper()
-	if c.rng.IntN(2) == 0 {
-		c.startAgent()
-	}
-	c.note("%s", command)
-	c.host.MustExec(c.T, "sh", "-c", command)
-}
-
-const flushAllScript = `nft flush ruleset
-for tool in iptables ip6tables; do
-	for table in filter nat mangle raw security; do $tool -t $table -F; $tool -t $table -X; done
-done
-true` // what the agent puts back at the same time may not go
-
-// flushEverything takes quaywall's rules away as well: then the host is open until the agent has put them back.
-func (c *chaos) flushEverything() {
-	c.Helper()
-	c.startAgent()
-	c.hear()
-	c.note("everything is flushed")
-	c.host.MustExec(c.T, "sh", "-c", flushAllScript)
-	c.until("everything was flushed", c.mended)
-	c.strangers()
-	c.dial()
-}
-
-func (c *chaos) restartEngine() {
-	c.Helper()
-	c.note("Docker restarts")
-	end := c.host.KillEngine
-	if c.rng.IntN(2) == 0 {
-		end = c.host.StopEngine
-	}
-	c.engine(end, c.host.StartEngine)
-}
-
 func (c *chaos) dial() {
 	c.Helper()
 	c.clients = c.dialAll(deniedInChaos(c.world))
@@ -283,7 +253,7 @@ func (c *chaos) quiet() {
 		r, err := c.outside.Dial(c.Context(), d)
 		return err == nil && r.Outcome == lab.Open
 	})
-	c.check(append(rows, deniedInChaos(c.world)...)...)
+	c.check(slices.Concat(rows, deniedInChaos(c.world), c.deniedGuest())...)
 }
 
 func (c *chaos) tell() {

@@ -16,7 +16,7 @@ import (
 func TestInForce(t *testing.T) {
 	s := store.Open(t.TempDir())
 	p := Places{Host: &apply.Host{Store: s, Boot: "boot-1"}}
-	id, err := s.Save(store.Record{When: time.Now(), Boot: "boot-1", Hash: "one"}, &ruleset.Ruleset{})
+	id, err := s.Save(store.Record{Stamp: store.Stamp{When: time.Now(), Boot: "boot-1"}, Hash: "one"}, &ruleset.Ruleset{})
 	if err == nil {
 		err = s.Set(store.State{}.InForce(id))
 	}

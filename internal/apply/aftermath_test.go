@@ -212,3 +212,67 @@ func TestStreamsEndWithWhatAllowedThem(t *testing.T) {
 		check("after the mending", doomed)
 	})
 }
+
+// What was ended stays so, whoever takes the rules away that see to it, and however the rules come back.
+func TestEndedConnectionsStayEnded(t *testing.T) {
+	comment := func(t *testing.T, w *world) {
+		w.write(t, 80)
+		text, err := os.ReadFile(w.policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.overwrite(t, w.policy, string(text)+"# a comment\n")
+		if r := w.mustApply(t, w.options()); r.Changed {
+			t.Fatal("a comment changed rules")
+		}
+	}
+	flush := func(w *world) { w.nft.held, w.nft.flows = nil, nil }
+	mends := func(t *testing.T, w *world) { flush(w); w.mend(t) }
+	for name, c := range map[string]struct {
+		then func(t *testing.T, w *world)
+		want int
+	}{
+		"mended":                               {mends, 1},
+		"mended twice":                         {func(t *testing.T, w *world) { mends(t, w); mends(t, w) }, 1},
+		"mended after it was recorded anew":    {func(t *testing.T, w *world) { comment(t, w); mends(t, w) }, 1},
+		"applied after a flush":                {func(t *testing.T, w *world) { flush(w); w.put(t, 80) }, 1},
+		"applied after most was flushed":       {func(t *testing.T, w *world) { w.nft.held.Rules, w.nft.flows = w.nft.held.Rules[:1], nil; w.put(t, 80) }, 1},
+		"another policy applied then":          {func(t *testing.T, w *world) { flush(w); w.put(t, 80, 82) }, 1},
+		"one that allows it":                   {func(t *testing.T, w *world) { flush(w); w.put(t, 80, 81) }, 0},
+		"allowed, and taken back":              {func(t *testing.T, w *world) { id := w.confirm(t, 81); w.pass(time.Minute); w.watchdog(t, id) }, 1},
+		"mended when it is of no use any more": {func(t *testing.T, w *world) { w.pass(4 * time.Hour); mends(t, w) }, 0},
+		"one more while nothing changed": {func(t *testing.T, w *world) {
+			w.Running.(*connections).live = []recheck.Flow{dialled(83)}
+			w.mustApply(t, w.options())
+			mends(t, w)
+		}, 2},
+		"one more while the policy changed": {func(t *testing.T, w *world) {
+			w.nft.after = func(op string) {
+				if op == "commit" {
+					w.nft.after = nil
+					w.Running.(*connections).live = []recheck.Flow{dialled(83)}
+				}
+			}
+			w.put(t, 80, 82)
+			mends(t, w)
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				w.put(t, 80, 81)
+				w.Running = &connections{live: []recheck.Flow{dialled(81)}}
+				w.put(t, 80)
+				if len(w.nft.flows) != 1 {
+					t.Fatalf("kept from coming back: %v", w.nft.flows)
+				}
+				c.then(t, w)
+				if len(w.nft.flows) != c.want {
+					t.Errorf("kept from coming back: %v, want %d", w.nft.flows, c.want)
+				}
+				if s := w.status(t); !s.InForce || s.HasDrift() {
+					t.Errorf("status %+v", s)
+				}
+			})
+		})
+	}
+}

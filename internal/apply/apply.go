@@ -1,7 +1,6 @@
 package apply
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +123,7 @@ func (c *change) carryOut(ctx context.Context) error {
 			c.endDenied(context.WithoutCancel(ctx))
 			c.noteEnded()
 		}
-		return c.keep()
+		return c.keep(context.WithoutCancel(ctx))
 	}
 	return c.enforce(context.WithoutCancel(ctx))
 }
@@ -183,7 +182,7 @@ func entriesOf(p *policy.Policy) map[string]int {
 
 // keep ends a change that changes nothing in the kernel. What is recorded follows: a comment may have changed, or the
 // record was lost.
-func (c *change) keep() error {
+func (c *change) keep(ctx context.Context) error {
 	r := c.newRecord()
 	known := c.record != nil && c.record.Hash == r.Hash && c.record.File == r.File && c.record.Backend == r.Backend &&
 		c.record.Boot == r.Boot && c.record.PickUp.Equal(r.PickUp) && c.record.Cut == r.Cut && c.record.Observed == r.Observed &&
@@ -191,10 +190,11 @@ func (c *change) keep() error {
 	if err := c.armUnchanged(); err != nil {
 		return err
 	}
-	if known && !c.settles() && (c.state.TakenUp == nil || c.opts.Follow || c.opts.Boot) {
+	if known && len(c.cut.Flows) == 0 && !c.settles() && (c.state.TakenUp == nil || c.opts.Follow || c.opts.Boot) {
 		return nil
 	}
 	return c.step("record", func() error {
+		c.recordCut(ctx)
 		id, err := c.host.Store.Save(r, c.rules)
 		if err == nil {
 			c.state = c.stateWith(id)
@@ -214,7 +214,7 @@ func (c *change) armUnchanged() error {
 		return nil
 	case c.state.Pending == nil:
 		c.note("the agent took this policy up from its file at %s; unless it is confirmed, the one of before comes back",
-			c.state.TakenUp.When.Format(time.TimeOnly))
+			c.host.when(c.state.TakenUp.Stamp).Format(time.TimeOnly))
 	}
 	return c.step("arm", c.arm)
 }
@@ -224,10 +224,10 @@ func (c *change) newRecord() store.Record {
 	if c.back != nil {
 		name, dir = c.back.Name, c.back.Dir
 	}
-	now := c.host.Now()
+	now := c.host.stamp()
 	return store.Record{
 		Name: name, Dir: dir, Written: c.policy.Written, Entries: entriesOf(c.policy),
-		When: now, Since: c.inForceSince(now), Boot: c.host.Boot, File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
+		Stamp: now, Since: c.inForceSince(now.When), File: c.file(), Hash: c.policy.Hash, Backend: c.chosen.backend.Name(),
 		PickUp: c.pickUp, Cut: c.cut.ID, Listing: *c.expected, Sources: c.sources,
 		Verbs: c.policy.Verbs(), Networks: c.networks(), Observed: c.opts.Observe,
 	}
@@ -237,7 +237,7 @@ func (c *change) newRecord() store.Record {
 // put in force for that.
 func (c *change) inForceSince(now time.Time) time.Time {
 	if r := c.record; r != nil && r.Hash == c.policy.Hash && r.Observed == c.opts.Observe && r.Boot == c.host.Boot {
-		return cmp.Or(r.Since, r.When)
+		return c.host.since(r)
 	}
 	return now
 }
@@ -266,9 +266,9 @@ func (c *change) enforce(ctx context.Context) error {
 		return errors.Join(err, c.disarm(before, next))
 	}
 	strays := c.step("switch", func() error { return c.removeStrays(ctx) })
-	recorded := c.cut.ID
+	recorded := c.cut
 	_ = c.step("cut", func() error { c.endDenied(ctx); return nil })
-	if c.cut.ID != recorded {
+	if c.cut.ID != recorded.ID || len(c.cut.Flows) > len(recorded.Flows) {
 		id, next = c.recordAgain(id, next)
 	}
 	err = c.step("finish", func() error { c.state = c.stateWith(id); return next.Commit() })
@@ -373,7 +373,7 @@ func (c *change) putBack(ctx context.Context, doing string, cause error) error {
 }
 
 func (c *change) recommit(ctx context.Context) error {
-	rules, err := c.host.Store.Ruleset(c.record.ID)
+	rules, err := c.recordedRules(c.record)
 	if err != nil {
 		return err
 	}

@@ -180,8 +180,8 @@ func (c *change) networks() []inventory.Network {
 
 // loadPolicy reads the policy file. Where nobody named one and none is there, the policy is the built-in default.
 func (c *change) loadPolicy() error {
-	if (c.opts.Follow || c.opts.Boot) && c.record != nil {
-		c.opts.Observe = c.record.Observed
+	if c.opts.Follow || c.opts.Boot {
+		c.observeAsBefore()
 	}
 	switch {
 	case c.back != nil:
@@ -201,6 +201,18 @@ func (c *change) loadPolicy() error {
 		return err
 	}
 	return c.rejected()
+}
+
+// observeAsBefore has a policy that nobody is there for be observed, or enforced, as what was in force before it.
+func (c *change) observeAsBefore() {
+	switch {
+	case c.record != nil:
+		c.opts.Observe = c.record.Observed
+	case !c.opts.Observe && c.wasObserved():
+		c.opts.Observe = true
+		c.note("what was in force last was only observed, and its record can't be read, or counts no more: the policy is observed, " +
+			"and denies nothing, until somebody applies it")
+	}
 }
 
 func (c *change) invalid(list diag.List) error {
@@ -352,8 +364,10 @@ func pickUps(h *Host, current *store.Record, inForce bool) []time.Time {
 		return []time.Time{h.Now()}
 	case current.PickUp.IsZero() || current.Boot != h.Boot:
 		return []time.Time{{}}
-	case h.Now().Sub(current.PickUp) < pickUpTime:
-		return []time.Time{current.PickUp}
 	}
-	return []time.Time{current.PickUp, {}}
+	since := current.PickUp.Add(h.jumped(current.Stamp))
+	if h.Now().Sub(since) < pickUpTime {
+		return []time.Time{since}
+	}
+	return []time.Time{since, {}}
 }

@@ -26,7 +26,7 @@ func (h *Host) pendingStatus(state store.State) *PendingStatus {
 	if p == nil {
 		return nil
 	}
-	s := &PendingStatus{ID: p.ID, Until: p.Until, Removes: p.Base == "", Alive: h.Alive(p.PID, p.Task), Overdue: h.overdue(p)}
+	s := &PendingStatus{ID: p.ID, Until: h.until(p), Removes: p.Base == "", Alive: h.Alive(p.PID, p.Task), Overdue: h.overdue(p)}
 	if !s.Overdue {
 		s.SecsLeft = int((p.Deadline - h.Uptime() + time.Second - 1) / time.Second)
 	}
@@ -77,7 +77,7 @@ func (c *change) waits(pending string) error {
 		return nil
 	case p == nil && c.state.Undone != nil:
 		return fmt.Errorf("%w: the last one was taken back at %s: %s", ErrNothingPending,
-			c.state.Undone.When.Format(time.DateTime), c.state.Undone.Why)
+			c.host.when(c.state.Undone.Stamp).Format(time.DateTime), c.state.Undone.Why)
 	}
 	return ErrNothingPending
 }
@@ -97,7 +97,7 @@ func (h *Host) Decline(ctx context.Context, pending string, wait time.Duration) 
 }
 
 func (c *change) tooLate(ctx context.Context) error {
-	until := c.state.Pending.Until.Format(time.DateTime)
+	until := c.host.until(c.state.Pending).Format(time.DateTime)
 	if err := c.goBack(ctx, ""); err != nil {
 		return err
 	}

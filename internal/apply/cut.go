@@ -13,6 +13,7 @@ import (
 	"quaywall/internal/guard"
 	"quaywall/internal/recheck"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/store"
 )
 
 // Ended is the live connections that a policy ends, or would end.
@@ -169,6 +170,16 @@ func (c *change) freshCut(ctx context.Context) (fresh compile.Cut) {
 // cutBefore is what was cut by the policies in force.
 func (c *change) cutBefore(ctx context.Context) []ruleset.Flow {
 	var all []ruleset.Flow
+	if c.record != nil && c.record.Cut != "" && !c.holdsRecorded() { // somebody flushed it
+		rules, err := c.recordedRules(c.record)
+		if err != nil {
+			c.note("connections that were ended before may come back: %v", err)
+			return nil
+		}
+		for _, s := range rules.FlowSets() {
+			all = append(all, s.Flows...)
+		}
+	}
 	for _, r := range append(c.strays(), c.chosen) {
 		if !r.holds() {
 			continue
@@ -180,6 +191,13 @@ func (c *change) cutBefore(ctx context.Context) []ruleset.Flow {
 		all = append(all, flows...)
 	}
 	return all
+}
+
+// holdsRecorded tells whether the kernel holds what is recorded.
+func (c *change) holdsRecorded() bool {
+	return slices.ContainsFunc(append(c.strays(), c.chosen), func(r reading) bool {
+		return r.backend.Name() == c.record.Backend && r.holds() && Compare(r.listing, &c.record.Listing).None()
+	})
 }
 
 func distinct(flows []ruleset.Flow) []ruleset.Flow {
@@ -225,15 +243,48 @@ func (c *change) keepEnded(ctx context.Context) error {
 	if c.cut.ID == "" {
 		return c.recut(ctx, more)
 	}
-	sets := compile.CutSets(c.rules)
-	for i := range sets {
-		for _, f := range more {
-			if f.Client.Is4() == (sets[i].Key == ruleset.Flow4) {
-				sets[i].Flows = append(sets[i].Flows, f)
-			}
+	var sets []ruleset.Set
+	for _, s := range c.rules.FlowSets() {
+		begin := len(s.Flows)
+		s.AddFlows(more)
+		added := *s
+		added.Flows = s.Flows[begin:]
+		sets = append(sets, added)
+	}
+	c.cut.Flows = append(slices.Clip(c.cut.Flows), more...)
+	return c.chosen.backend.AddFlows(ctx, sets)
+}
+
+// recordCut has the ruleset that is recorded hold what its sets of flows hold in the kernel, where it was compiled for a
+// cut of before.
+func (c *change) recordCut(ctx context.Context) {
+	if c.cut.ID == "" || c.cut.ID != c.cutInForce().ID {
+		return
+	}
+	flows, err := c.chosen.backend.Flows(ctx)
+	if err != nil {
+		c.note("should somebody take quaywall's rules away, connections that were ended may come back: %v", err)
+		return
+	}
+	for _, s := range c.rules.FlowSets() {
+		s.Flows = nil
+		s.AddFlows(flows)
+	}
+}
+
+// recordedRules is the ruleset of a record. It holds the connections that were ended as long as these are to be kept from
+// coming back, whoever took them away with the rules.
+func (c *change) recordedRules(r *store.Record) (*ruleset.Ruleset, error) {
+	rules, err := c.host.Store.Ruleset(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range rules.FlowSets() {
+		if r.Boot != c.host.Boot || c.host.ago(r.Stamp) > s.Timeout {
+			s.Flows = nil
 		}
 	}
-	return c.chosen.backend.AddFlows(ctx, sets)
+	return rules, nil
 }
 
 // recut puts the policy in force once more, with sets for connections that nobody knew of before.

@@ -169,6 +169,8 @@ func writeOnce(path, text string) error {
 	return nil
 }
 
+var errNotThere = errors.New("the kernel does not hold what was put into it")
+
 // mismatch is a kernel that doesn't hold what was put into it.
 func mismatch(expected, got *kernel.Listing) error {
 	d := Compare(expected, got)
@@ -177,7 +179,7 @@ func mismatch(expected, got *kernel.Listing) error {
 	if n := len(lines); n > shown {
 		lines = append(lines[:shown], fmt.Sprintf("… and %d lines more", n-shown))
 	}
-	return fmt.Errorf("the kernel does not hold what was put into it (- missing, + too much):\n%s", strings.Join(lines, "\n"))
+	return fmt.Errorf("%w (- missing, + too much):\n%s", errNotThere, strings.Join(lines, "\n"))
 }
 
 // errNoRoot is what every command that talks to the kernel needs.

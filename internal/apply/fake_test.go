@@ -89,7 +89,11 @@ func (f *fakeBackend) Flows(context.Context) ([]ruleset.Flow, error) { return f.
 
 func (f *fakeBackend) AddFlows(_ context.Context, sets []ruleset.Set) error {
 	for _, s := range sets {
-		f.flows = append(f.flows, s.Flows...)
+		for _, flow := range s.Flows {
+			if !slices.Contains(f.flows, flow) {
+				f.flows = append(f.flows, flow)
+			}
+		}
 	}
 	return f.fail["flows"]
 }

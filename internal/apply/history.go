@@ -63,7 +63,7 @@ func (h *Host) history(state store.State) ([]Past, error) {
 			continue
 		}
 		told[kindOf(r)] = true
-		p := Past{Number: len(all) + 1, When: r.When, File: r.File, Hash: r.Hash, Backend: r.Backend, Observed: r.Observed, record: r}
+		p := Past{Number: len(all) + 1, When: h.when(r.Stamp), File: r.File, Hash: r.Hash, Backend: r.Backend, Observed: r.Observed, record: r}
 		if slices.Contains(state.Unconfirmed, r.ID) {
 			p.Number, p.Unconfirmed = 0, true
 		}

@@ -53,7 +53,7 @@ func (c *change) mend(ctx context.Context, done *Mended) error {
 	d := Compare(held, &c.record.Listing)
 	if !d.None() {
 		done.Missing, done.Added, done.Changed = len(d.Added)+len(d.Sets), len(d.Missing), true
-		err = c.step("mend", func() error { return c.putRecordBack(ctx, b) })
+		err = c.insist(ctx, b)
 	}
 	if err == nil && (done.Changed || c.honoured) {
 		c.endDeniedSince(ctx)
@@ -61,9 +61,29 @@ func (c *change) mend(ctx context.Context, done *Mended) error {
 	return err
 }
 
+// mendTries is how often in a row rules are put back while somebody takes them away.
+const mendTries = 3
+
+// insist puts the recorded ruleset back, and once more where that fails or where it is gone when it is looked for: who
+// flushed rules may be at it still, and be faster.
+func (c *change) insist(ctx context.Context, b kernel.Backend) error {
+	var err error
+	for range mendTries {
+		err = c.step("mend", func() error { return c.putRecordBack(ctx, b) })
+		if err == nil || errors.Is(err, kernel.ErrLocked) {
+			return err
+		}
+	}
+	if !errors.Is(err, errNotThere) {
+		return err
+	}
+	return &FailedError{Doing: "mending the rules", Err: err, Next: "end what takes quaywall's rules away",
+		Left: "they were put back, and the kernel held something else a moment later"}
+}
+
 // putRecordBack commits the recorded ruleset and looks whether it is there.
 func (c *change) putRecordBack(ctx context.Context, b kernel.Backend) error {
-	rules, err := c.host.Store.Ruleset(c.record.ID)
+	rules, err := c.recordedRules(c.record)
 	if err == nil {
 		err = b.Commit(ctx, rules)
 	}

@@ -90,12 +90,43 @@ func TestMendTakesBack(t *testing.T) {
 	}
 }
 
+// TestMendWhileSomebodyFlushes: rules that go again as soon as they are back are put back once more. After some times
+// it is said who has the last word, and not that nothing was changed.
+func TestMendWhileSomebodyFlushes(t *testing.T) {
+	for _, times := range []int{1, 2, 100} {
+		w := newWorld(t)
+		w.put(t, 80)
+		want := w.rules()
+		w.nft.held, w.nft.log = nil, nil
+		left := times
+		w.nft.after = func(op string) {
+			if op == "commit" && left > 0 {
+				left--
+				w.nft.held = nil
+			}
+		}
+		m, err := w.Mend(t.Context(), 0)
+		if times < 100 {
+			if err != nil || !m.Changed || !slices.Equal(w.rules(), want) {
+				t.Errorf("flushed %d times in between: %+v, %v", times, m, err)
+			}
+			continue
+		}
+		var failed *apply.FailedError
+		if !errors.As(err, &failed) || !strings.Contains(failed.Left, "they were put back, and") || len(w.nft.log) != 3 {
+			t.Errorf("flushed again and again: %v, commits %q", err, w.nft.log)
+		}
+	}
+}
+
 func TestMendFails(t *testing.T) {
 	w := newWorld(t)
 	w.put(t, 80)
 	w.nft.held = nil
 	w.nft.fail["commit"] = errors.New("no space in the kernel")
-	if _, err := w.Mend(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "no space in the kernel") {
+	var failed *apply.FailedError
+	if _, err := w.Mend(t.Context(), 0); !errors.As(err, &failed) || !strings.Contains(err.Error(), "no space in the kernel") ||
+		failed.Left != "nothing was changed" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,6 +1,8 @@
 package apply_test
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -210,5 +212,80 @@ func TestObservedCounters(t *testing.T) {
 			}
 		}
 		w.verbs(t, want)
+	})
+}
+
+// What was only observed is not enforced by a boot, or by an agent, because its record is damaged; and what was enforced is
+// not opened by that.
+func TestObservedWithDamagedRecords(t *testing.T) {
+	garble := func(t *testing.T, w *world, path string) { w.overwrite(t, path, "garbage") }
+	record := func(w *world, id string) string { return filepath.Join(w.Store.Dir(), "records", id) }
+	observed := func(t *testing.T, w *world) { w.put(t, 80); w.write(t, 81); w.observe(t) }
+	enforced := func(t *testing.T, w *world) { w.write(t, 80); w.observe(t); w.put(t, 81) }
+	current := func(t *testing.T, w *world) { garble(t, w, record(w, w.state(t).Current)) }
+	for name, c := range map[string]struct {
+		before, damage func(t *testing.T, w *world)
+		denies         bool
+	}{
+		"observed, the record damaged": {observed, current, false},
+		"enforced, the record damaged": {enforced, current, true},
+		"observed, the record gone":    {observed, func(t *testing.T, w *world) { w.Store.Drop(w.state(t).Current) }, false},
+		"observed, the state damaged":  {observed, func(t *testing.T, w *world) { garble(t, w, w.Store.StateFile()) }, false},
+		"enforced, the state damaged":  {enforced, func(t *testing.T, w *world) { garble(t, w, w.Store.StateFile()) }, true},
+		"observed, all gone": {observed, func(t *testing.T, w *world) {
+			if err := os.RemoveAll(w.Store.Dir()); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		"observed, stopped": {observed, func(t *testing.T, w *world) {
+			if _, err := w.Stop(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"observed since a boot, the record damaged": {func(t *testing.T, w *world) {
+			observed(t, w)
+			w.reboot()
+			w.overwrite(t, w.policy, broken)
+			o := w.options()
+			o.Boot = true
+			if _, err := w.Apply(t.Context(), o); err == nil {
+				t.Fatal("a broken policy was put in force")
+			}
+			w.write(t, 81)
+		}, current, false},
+		"enforced, another observed and taken back, the record damaged": {func(t *testing.T, w *world) {
+			w.put(t, 80)
+			w.write(t, 81)
+			o := w.options()
+			o.Observe, o.Confirm = true, time.Minute
+			w.mustApply(t, o)
+			if err := w.Decline(t.Context(), "", 0); err != nil {
+				t.Fatal(err)
+			}
+			w.write(t, 82)
+		}, current, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(w *world) {
+				c.before(t, w)
+				c.damage(t, w)
+				w.reboot()
+				o := w.options()
+				o.Boot = true
+				r := w.mustApply(t, o)
+				w.mayDeny(t, "booted", c.denies)
+				if told := strings.Contains(strings.Join(r.Notices, " "), "was only observed"); told == c.denies {
+					t.Errorf("told: %q", r.Notices)
+				}
+			})
+		})
+	}
+	inNamespace(t, func(w *world) {
+		observed(t, w)
+		current(t, w)
+		if err := w.follow(t); err != nil {
+			t.Fatal(err)
+		}
+		w.mayDeny(t, "followed", false)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,12 +82,25 @@ func (c *change) stateWith(id string) store.State {
 		s = s.Wanted()
 	}
 	if c.takesUp() {
-		s.TakenUp = &store.TakenUp{When: c.host.Now(), Base: cmp.Or(c.onTrial(), s.Current)}
+		s.TakenUp = &store.TakenUp{Stamp: c.host.stamp(), Base: cmp.Or(c.onTrial(), s.Current)}
 	}
 	if c.opts.Back > 0 && c.record != nil {
 		s = s.Reject(c.record.Written)
 	}
+	if c.opts.Observe {
+		s = s.Observing(id)
+	}
 	return s.InForce(id)
+}
+
+// wasObserved tells whether what was in force last was only observed, where that record can't be read any more, or there is
+// none: nobody who only observed a policy is to be locked out by it.
+func (c *change) wasObserved() bool {
+	if c.state.Current != "" {
+		return slices.Contains(c.state.Observed, c.state.Current)
+	}
+	all, err := c.host.candidates("", c.state.Unconfirmed)
+	return err == nil && len(all) > 0 && all[0].Observed
 }
 
 // takesUp tells whether this is a policy that nobody asked for, from a file that somebody edited.
@@ -100,7 +114,7 @@ const trial = time.Hour
 // onTrial is the record to go back to from a policy that an agent took up a while ago; "" where a person asked for what is
 // in force, or has lived with it for long.
 func (c *change) onTrial() string {
-	if t := c.state.TakenUp; t != nil && c.host.Now().Sub(t.When) < trial {
+	if t := c.state.TakenUp; t != nil && c.host.ago(t.Stamp) < trial {
 		return t.Base
 	}
 	return ""
@@ -200,7 +214,7 @@ func newID() string {
 
 // takeBack puts the policy of before the first unconfirmed change in force, once. why is "" where its time is over.
 func (c *change) takeBack(ctx context.Context, why string) error {
-	undone := store.Undone{When: c.host.Now(), Why: cmp.Or(why, "nobody confirmed it in time")}
+	undone := store.Undone{Stamp: c.host.stamp(), Why: cmp.Or(why, "nobody confirmed it in time")}
 	written := ""
 	if c.record != nil {
 		undone.File, undone.Hash, written = c.record.File, c.record.Hash, c.record.Written
@@ -225,13 +239,20 @@ func (c *change) takeBack(ctx context.Context, why string) error {
 
 // renew records that the current record's ruleset is in force since this boot.
 func (c *change) renew() error {
-	rules, err := c.host.Store.Ruleset(c.record.ID)
+	rules, err := c.recordedRules(c.record)
 	if err != nil {
 		return err
 	}
 	r := *c.record
-	r.When, r.Boot = c.host.Now(), c.host.Boot
+	r.Stamp = c.host.stamp()
+	r.Since = r.When
+	if !r.PickUp.IsZero() {
+		r.PickUp = r.When
+	}
 	id, err := c.host.Store.Save(r, rules)
+	if err == nil && r.Observed {
+		c.state = c.state.Observing(id)
+	}
 	if err == nil {
 		err = c.host.Store.Set(c.state.InForce(id))
 	}
@@ -266,7 +287,7 @@ func (c *change) recommitRecord(ctx context.Context, id string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	rules, err := c.host.Store.Ruleset(id)
+	rules, err := c.recordedRules(record)
 	if err != nil {
 		return "", err
 	}

@@ -73,7 +73,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	readings := h.readAll(ctx, c.ns)
 	inv := <-found
 	c.noteUnseen(inv)
-	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.state.Undone, Ended: h.lastEnded(), Docker: inv.Docker}
+	s := &Status{Pending: h.pendingStatus(c.state), Undone: c.undone(), Ended: h.lastEnded(), Docker: inv.Docker}
 	if err := c.describe(s, readings); err != nil {
 		return nil, h.failed(ctx, doing, err)
 	}
@@ -150,9 +150,9 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 		c.note("%s was put in force, but the kernel holds nothing of it: somebody took it out", PolicyName(r.File, r.Hash))
 	}
 	s.File, s.Hash, s.PickUp, s.Sources = r.File, r.Hash, r.PickUp, r.Sources
-	s.Since, s.Changed = cmp.Or(r.Since, r.When), r.When
+	s.Since, s.Changed = c.host.since(r), c.host.when(r.Stamp)
 	for _, t := range []*time.Time{&s.Since, &s.Changed} {
-		if u := c.state.Undone; u != nil && u.When.After(*t) {
+		if u := s.Undone; u != nil && u.When.After(*t) {
 			*t = u.When // the policy came back then
 		}
 	}
@@ -162,6 +162,16 @@ func (c *change) compare(s *Status, live *kernel.Listing) {
 	if d := Compare(&r.Listing, live); !d.None() {
 		s.Drift = &d
 	}
+}
+
+// undone is the last change that was taken back, nil for none.
+func (c *change) undone() *store.Undone {
+	if c.state.Undone == nil {
+		return nil
+	}
+	u := *c.state.Undone
+	u.Stamp = store.Stamp{When: c.host.when(u.Stamp)}
+	return &u
 }
 
 func setStatus(l *kernel.Listing) []SetStatus {

@@ -51,11 +51,7 @@ func (c *compiler) cutSet(f ruleset.Family) string {
 	if c.names[s.Name] {
 		return s.Name
 	}
-	for _, flow := range c.options.Cut.Flows {
-		if flow.Client.Is4() == (f == ruleset.IPv4) {
-			s.Flows = append(s.Flows, flow)
-		}
-	}
+	s.AddFlows(c.options.Cut.Flows)
 	return c.set(s)
 }
 
@@ -67,18 +63,4 @@ func (c *compiler) cutOutbound() {
 	ch := c.chain("outbound", &ruleset.Base{Hook: ruleset.Output, Priority: outboundPriority})
 	add(ch, established())
 	c.cut(ch)
-}
-
-// CutSets are the sets of a ruleset that hold the connections which were ended, as they are without any.
-func CutSets(rs *ruleset.Ruleset) []ruleset.Set {
-	var sets []ruleset.Set
-	for _, t := range rs.Tables {
-		for _, s := range t.Sets {
-			if s.Key == ruleset.Flow4 || s.Key == ruleset.Flow6 {
-				s.Flows = nil
-				sets = append(sets, s)
-			}
-		}
-	}
-	return sets
 }

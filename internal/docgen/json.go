@@ -30,7 +30,7 @@ func answers() []answer {
 		{"rollback --list", []string{"cli.HistoryAnswer", "apply.Past"}},
 		{"confirm", []string{"apply.Confirmed"}},
 		{"stop", []string{"apply.Stopped"}},
-		{"status", []string{"cli.StatusAnswer", "apply.Status", "apply.SetStatus", "apply.Counter", "apply.LastEnded", "store.Undone",
+		{"status", []string{"cli.StatusAnswer", "apply.Status", "apply.SetStatus", "apply.Counter", "apply.LastEnded", "store.Undone", "store.Stamp",
 			"agent.Status", "agent.Report", "agent.Followed", "agent.DockerSeen", "agent.Repair"}},
 		{"log", []string{"denied.Entry"}},
 		{"services", []string{"cli.ServicesAnswer", "cli.Service"}},

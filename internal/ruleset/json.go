@@ -3,8 +3,35 @@ package ruleset
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"reflect"
+	"strconv"
+	"strings"
 )
+
+// MarshalText writes a flow shortly, as "6 203.0.113.1:80 198.51.100.7": there may be a hundred thousand of them.
+func (f Flow) MarshalText() ([]byte, error) {
+	text := strconv.AppendUint(make([]byte, 0, 48), uint64(f.Proto), 10)
+	text = f.Server.AppendTo(append(text, ' '))
+	return f.Client.AppendTo(append(text, ' ')), nil
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (f *Flow) UnmarshalText(text []byte) error {
+	words := strings.Split(string(text), " ")
+	if len(words) != 3 {
+		return fmt.Errorf("%q is no flow", text)
+	}
+	proto, err := strconv.ParseUint(words[0], 10, 8)
+	if err == nil {
+		f.Proto = uint8(proto)
+		f.Server, err = netip.ParseAddrPort(words[1])
+	}
+	if err == nil {
+		f.Client, err = netip.ParseAddr(words[2])
+	}
+	return err
+}
 
 // matchNames are the names of the matches in JSON.
 var matchNames = map[string]reflect.Type{

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,9 @@ func everything() Ruleset {
 			Family: Inet, Name: "quaywall",
 			Chains: []Chain{{Name: "gate", Base: &Base{Prerouting, -149}, Rules: rules}, {Name: "empty"}},
 			Sets: []Set{{Name: "s", Key: Addr6, Addrs: addrs, Origin: Origin{Note: "n"}}, {Name: "i", Key: Iface, Ifaces: []string{"docker0"}},
+				{Name: "c", Key: Flow4, Timeout: time.Hour, Flows: []Flow{
+					{6, netip.MustParseAddrPort("203.0.113.1:80"), netip.MustParseAddr("198.51.100.7")},
+					{17, netip.MustParseAddrPort("[2001:db8::1]:53"), netip.MustParseAddr("2001:db8::2")}}},
 				{Name: "p", Key: IfaceAddr4, Pairs: []IfaceSubnet{{"docker0", netset.MustParse("172.17.0.0/16")}}}},
 			Maps: []Map{{Name: "m", Key: Addr4, Elements: []Element{{Addrs: ipRange("192.0.2.1-192.0.2.9"), Verdict: Verdict{Accept, ""}, Origin: Origin{"a:1", ""}}}},
 				{Name: "q", Key: Port, Elements: []Element{{Ports: netset.Ports{First: 1, Last: 2}, Verdict: Verdict{Jump, "c"}}}}},
@@ -87,7 +91,8 @@ func TestJSONKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	ranges := cmp.Comparer(func(a, b netipx.IPRange) bool { return a == b })
-	if diff := cmp.Diff(want, got, ranges, cmpopts.EquateEmpty()); diff != "" {
+	flows := cmp.Comparer(func(a, b Flow) bool { return a == b })
+	if diff := cmp.Diff(want, got, ranges, flows, cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -102,6 +107,11 @@ func TestJSONRefusesWhatItDoesNotKnow(t *testing.T) {
 		var r Rule
 		if err := json.Unmarshal([]byte(text), &r); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", text, err, want)
+		}
+	}
+	for _, text := range []string{"", "6", "x 203.0.113.1:80 198.51.100.7", "6 203.0.113.1 198.51.100.7", "6 203.0.113.1:80 b", "6 203.0.113.1:80 198.51.100.7 x"} {
+		if err := new(Flow).UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is a flow", text)
 		}
 	}
 }

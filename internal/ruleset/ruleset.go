@@ -205,8 +205,8 @@ type Set struct {
 	Origin Origin        `json:"origin"`
 
 	// Flows are what a set of key Flow4 or Flow6 holds at first. More may be added, and each goes after Timeout: such a set
-	// is never compared by what it holds, and two of one name are the same set. They are not kept with a ruleset.
-	Flows   []Flow        `json:"-"`
+	// is never compared by what it holds, and two of one name are the same set.
+	Flows   []Flow        `json:"flows,omitempty"`
 	Timeout time.Duration `json:"timeout,omitempty"` // in whole seconds
 }
 
@@ -215,6 +215,28 @@ type Flow struct {
 	Proto  uint8 // IP protocol number; one with ports
 	Server netip.AddrPort
 	Client netip.Addr // of the same family
+}
+
+// AddFlows adds those flows that are of the set's family.
+func (s *Set) AddFlows(flows []Flow) {
+	for _, f := range flows {
+		if f.Client.Is4() == (s.Key == Flow4) {
+			s.Flows = append(s.Flows, f)
+		}
+	}
+}
+
+// FlowSets are the sets of flows of all tables.
+func (rs *Ruleset) FlowSets() []*Set {
+	var all []*Set
+	for _, t := range rs.Tables {
+		for i := range t.Sets {
+			if k := t.Sets[i].Key; k == Flow4 || k == Flow6 {
+				all = append(all, &t.Sets[i])
+			}
+		}
+	}
+	return all
 }
 
 // IfaceSubnet is an interface and addresses behind it.

@@ -34,12 +34,18 @@ import (
 	"quaywall/internal/ruleset"
 )
 
-// Record is a policy as it was put in force.
+// Stamp is when something was done. The clock may be set later: CLOCK_BOOTTIME tells, until the next boot, how long ago that was.
+type Stamp struct {
+	When time.Time     `json:"when"`
+	Boot string        `json:"boot,omitempty"` // the boot of the kernel, as of package apply; not in answers
+	Up   time.Duration `json:"up,omitempty"`   // CLOCK_BOOTTIME; not in answers
+}
+
+// Record is a policy as it was put in force, with the stamp of when that was.
 type Record struct {
-	ID      string            `json:"id"`
-	When    time.Time         `json:"when"`
+	ID string `json:"id"`
+	Stamp
 	Since   time.Time         `json:"since,omitzero"` // when the policy came in force: records before, of the same policy, were for what the host was then
-	Boot    string            `json:"boot"`           // the boot of the kernel that it was put into, as of package apply
 	File    string            `json:"file"`           // the policy file; "" for the built-in default
 	Name    string            `json:"name,omitempty"` // the file as it was named, and the folder that relative names of Sources are of
 	Dir     string            `json:"dir,omitempty"`
@@ -73,6 +79,8 @@ type State struct {
 	TakenUp *TakenUp `json:"taken_up,omitempty"`
 	// Unconfirmed are records that were put in force to be confirmed, and were not, or not yet.
 	Unconfirmed []string `json:"unconfirmed,omitempty"`
+	// Observed are records that are observed: so much has to be known also where one of them is damaged.
+	Observed []string `json:"observed,omitempty"`
 	// Rejected are policies that were taken back, or gone back from, by Record.Written: a policy file may still hold one of
 	// them, and only a person puts it in force again.
 	Rejected []string `json:"rejected,omitempty"`
@@ -91,22 +99,22 @@ type Pending struct {
 
 // TakenUp is a policy that an agent put in force by itself.
 type TakenUp struct {
-	When time.Time `json:"when"`
-	Base string    `json:"base"` // the record of the last policy that a person asked for
+	Stamp
+	Base string `json:"base"` // the record of the last policy that a person asked for
 }
 
 // Undone is a change that was taken back.
 type Undone struct {
-	When time.Time `json:"when"`
-	File string    `json:"file"`
-	Hash string    `json:"hash"`
-	Why  string    `json:"why"` // a sentence without a full stop
+	Stamp
+	File string `json:"file"`
+	Hash string `json:"hash"`
+	Why  string `json:"why"` // a sentence without a full stop
 }
 
 // IsZero tells whether nothing was ever recorded, or everything was forgotten.
 func (s State) IsZero() bool {
 	return s.Current == "" && !s.Removed && !s.Decided && s.Pending == nil && s.Undone == nil && s.TakenUp == nil &&
-		len(s.Unconfirmed) == 0 && len(s.Rejected) == 0
+		len(s.Unconfirmed) == 0 && len(s.Observed) == 0 && len(s.Rejected) == 0
 }
 
 // InForce is the state once a record was put in force. A pending confirmation goes on waiting, now for this one.
@@ -114,6 +122,14 @@ func (s State) InForce(id string) State {
 	s.Current, s.Removed = id, false
 	if s.Pending != nil && !slices.Contains(s.Unconfirmed, id) {
 		s.Unconfirmed = append(slices.Clip(s.Unconfirmed), id)
+	}
+	return s
+}
+
+// Observing is the state once a record is known to be observed.
+func (s State) Observing(id string) State {
+	if !slices.Contains(s.Observed, id) {
+		s.Observed = append(slices.Clip(s.Observed), id)
 	}
 	return s
 }
@@ -279,7 +295,7 @@ type Change struct {
 
 // Prepare writes a state beside the one that counts.
 func (s *Store) Prepare(state State) (*Change, error) {
-	state.Unconfirmed = s.there(state.Unconfirmed)
+	state.Unconfirmed, state.Observed = s.there(state.Unconfirmed), s.there(state.Observed)
 	c := &Change{store: s, temp: s.statePath() + ".new", state: state}
 	err := os.MkdirAll(s.dir, 0o700)
 	if err == nil {

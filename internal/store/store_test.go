@@ -32,7 +32,7 @@ func rules(addrs string) *ruleset.Ruleset {
 
 func record(hash string) store.Record {
 	return store.Record{
-		When: moment, Boot: "b", File: "/etc/quaywall/policy.yaml", Hash: hash, Backend: "nft", PickUp: moment,
+		Stamp: store.Stamp{When: moment, Boot: "b", Up: time.Hour}, File: "/etc/quaywall/policy.yaml", Hash: hash, Backend: "nft", PickUp: moment,
 		Listing: kernel.Listing{Present: true, Rules: []string{"chain gate"}, Sets: map[string]kernel.SetSummary{"office": {Elements: 1, Digest: "d"}},
 			Counters: map[string]kernel.PacketCount{"a:1": {Packets: 1}}},
 		Sources: map[string][]byte{"/etc/quaywall/policy.yaml": []byte("version: 1\n")},

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"quaywall/internal/inventory"
+	"quaywall/internal/policy"
 	"quaywall/internal/testkit/netns"
 	"quaywall/internal/watch/sockets"
 )
@@ -353,6 +354,58 @@ func TestOtherNamespace(t *testing.T) {
 		expect(t, found, "",
 			fmt.Sprintf(`session %q 22/tcp 192.0.2.1 <- 192.0.2.2 eth0`, own), fmt.Sprintf(`listener %q 22/tcp 192.0.2.1 <- - `, own))
 	})
+}
+
+// A web terminal that listens on this host alone, behind a web server that is none of its ancestors.
+func TestBehindAServerOfThisHost(t *testing.T) {
+	h := newHost(t)
+	l, listening := h.listen(t, "tcp4", "192.0.2.1:443")
+	conn := h.dial(t, l, "", "192.0.2.1:443")
+	ssh, _ := h.listen(t, "tcp4", "192.0.2.1:22")
+	other := h.dial(t, ssh, "", "192.0.2.1:22") // somebody else's, which the test holds
+	_ = other
+	inner, _ := h.listen(t, "tcp4", "127.0.0.1:7681")
+	var near net.Conn
+	var err error
+	h.Do(t, func() { near, err = net.Dial("tcp4", "127.0.0.1:7681") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := inner.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	socks := []*os.File{listening, conn, fileOf(t, near.(*net.TCPConn)), fileOf(t, far.(*net.TCPConn))}
+	found := h.find(t, socks, false, stage{Name: "systemd"}, stage{Name: "nginx", Keep: []int{0, 1, 2}}, stage{Name: "starter", Leave: true},
+		stage{Name: "ttyd", Orphan: true, Keep: []int{3}}, stage{Name: "bash"}, stage{Name: "quaywall"})
+	expect(t, found, "", `session "nginx" 443/tcp 192.0.2.1 <- 192.0.2.2 eth0`, `listener "nginx" 443/tcp 192.0.2.1 <- - `)
+}
+
+// A tunnel of the kernel's own: its UDP port, which no process has, is part of the way. (WireGuard's is such a port.)
+func TestTunnelOfTheKernel(t *testing.T) {
+	h := newHost(t)
+	for _, side := range []struct {
+		ns                  *netns.NS
+		local, remote, addr string
+	}{{h.NS, "192.0.2.1", "192.0.2.2", "10.9.0.1/24"}, {h.client, "192.0.2.2", "192.0.2.1", "10.9.0.2/24"}} {
+		side.ns.Output(t, "ip", "link", "add", "vx0", "type", "vxlan", "id", "7", "dstport", "4789", "local", side.local, "remote", side.remote)
+		side.ns.Addr(t, "vx0", side.addr)
+		side.ns.Up(t, "vx0")
+	}
+	h.inv.Interfaces = append(h.inv.Interfaces, inventory.Interface{Name: "vx0", Kind: "vxlan", Addrs: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24")}})
+	l, _ := h.listen(t, "tcp4", "10.9.0.1:22")
+	conn := h.dial(t, l, "", "10.9.0.1:22")
+	found := h.find(t, []*os.File{conn}, false, stage{Name: "systemd"}, stage{Name: "sshd", Keep: []int{0}}, stage{Name: "quaywall"})
+	expect(t, found, "", `session "sshd" 22/tcp 10.9.0.1 <- 10.9.0.2 vx0`, `listener "" 4789/udp 0.0.0.0 <- - `)
+	for _, c := range Check(found.Ways, planned(tcp(policy.Allow, 5, 22, "")), &h.inv) {
+		if want := "tunnel vx0, port 4789/udp, which nobody could reach any more: "; !strings.HasPrefix(c.String(), want) || c.Add != "- allow: 4789/udp" {
+			t.Errorf("got %q, want %q and so on", c, want)
+		}
+		return
+	}
+	t.Error("a policy that closes the tunnel's port cuts nothing")
 }
 
 // ownName is the name of the test program.

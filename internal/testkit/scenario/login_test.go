@@ -210,13 +210,13 @@ func (s sshd) ssh(from *lab.Node, port, to, command string, flags ...string) {
 	s.start(from, slices.Concat([]string{"ssh"}, s.sshFlags(port), flags, []string{"-tt", to, command})...)
 }
 
-// mosh has somebody log in by SSH and go on by UDP.
-func (s sshd) mosh(from *lab.Node, to, command string) {
+// mosh has somebody log in by SSH and go on by UDP. What env is given changes the environment of the server.
+func (s sshd) mosh(from *lab.Node, to, command string, env ...string) {
 	s.w.Helper()
 	family := "-4"
 	if strings.Contains(to, ":") {
 		family = "-6"
 	}
 	s.start(from, slices.Concat([]string{"env", "LC_ALL=C.UTF-8", "TERM=xterm", "mosh", family, "--no-ssh-pty", "-p", "60001",
-		"--ssh=ssh " + strings.Join(s.sshFlags("2222"), " "), "--server=env LC_ALL=C.UTF-8 mosh-server", "root@" + to, "--"}, strings.Fields(command))...)
+		"--ssh=ssh " + strings.Join(s.sshFlags("2222"), " "), "--server=env " + strings.Join(append(env, "LC_ALL=C.UTF-8"), " ") + " mosh-server", "root@" + to, "--"}, strings.Fields(command))...)
 }

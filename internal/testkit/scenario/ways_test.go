@@ -151,18 +151,19 @@ func TestWaysWithoutAParent(t *testing.T) {
 			}
 		}
 	})
-	for _, tt := range []struct{ name, to, peer, prepare string }{
-		{"mosh", "203.0.113.1", "203.0.113.2", "true"}, // nothing uses connection tracking
-		{"mosh IPv6", "2001:db8:1::1", `"2001:db8:1::2"`, "true"},
-		{"mosh tracked", "203.0.113.1", "203.0.113.2", "nft add table inet t; nft add chain inet t c '{type filter hook input priority 0;}'; nft add rule inet t c ct state new"},
-		{"mosh IPv6 tracked", "2001:db8:1::1", `"2001:db8:1::2"`, "true"},
+	for _, tt := range []struct{ name, to, peer, prepare, env string }{
+		{"mosh", "203.0.113.1", "203.0.113.2", "true", "A=b"}, // nothing uses connection tracking
+		{"mosh IPv6", "2001:db8:1::1", `"2001:db8:1::2"`, "true", "A=b"},
+		{"mosh tracked", "203.0.113.1", "203.0.113.2", "nft add table inet t; nft add chain inet t c '{type filter hook input priority 0;}'; nft add rule inet t c ct state new",
+			"'SSH_CONNECTION=127.0.0.1 1 203.0.113.1 2222'"}, // that tells nothing, so that connection tracking has to
+		{"mosh IPv6 tracked", "2001:db8:1::1", `"2001:db8:1::2"`, "true", "'SSH_CONNECTION=::1 1 2001:db8:1::1 2222'"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := w.in(t)
 			w.host.MustExec(t, "sh", "-c", tt.prepare)
 			w.mark()
 			l, command := w.newLogin()
-			s.in(w).mosh(w.outside, tt.to, command)
+			s.in(w).mosh(w.outside, tt.to, command, tt.env)
 			l.refuses(cutting{
 				policy: inbound("allow: 2222", "{allow: 60001/udp, from: 192.168.50.2}"),
 				says:   []string{"cut the way in:", "mosh-server (process ", "port 60001/udp, from " + strings.Trim(tt.peer, `"`)},

@@ -31,8 +31,7 @@ type Agent struct {
 	box      *mailbox
 	listings chan listed
 	pending  coalescer
-	by       string // who changed rules last, and when that was heard
-	byAt     time.Time
+	by       map[Hint]author // who changed rules last, by their kind
 	said     map[string]said
 
 	begun     time.Time
@@ -63,6 +62,12 @@ type Agent struct {
 	retry                                time.Duration
 }
 
+// author is a program that changed rules, and when that was heard.
+type author struct {
+	name string
+	at   time.Time
+}
+
 // listed is a Listing or why there is none.
 type listed struct {
 	Listing
@@ -80,7 +85,7 @@ type Config struct {
 func New(h *Host, c Config) *Agent {
 	return &Agent{
 		host: h, target: Target{File: c.Policy, Given: c.Given, Backend: c.Backend}, explicit: c.Given, backend: c.Backend,
-		box: newMailbox(), listings: make(chan listed, 1), said: map[string]said{}, deaf: map[string]string{},
+		box: newMailbox(), listings: make(chan listed, 1), by: map[Hint]author{}, said: map[string]said{}, deaf: map[string]string{},
 	}
 }
 
@@ -122,8 +127,8 @@ func (a *Agent) Run(ctx context.Context, sources []Source) error {
 func (a *Agent) take() {
 	h, by, deaf := a.box.take()
 	now := a.host.Now()
-	if by != "" {
-		a.by, a.byAt = by, now
+	for kind, name := range by {
+		a.by[kind] = author{name, now}
 	}
 	maps.Copy(a.deaf, deaf)
 	if h&Tables != 0 && strings.HasPrefix(a.inForceBackend(), "iptables") {

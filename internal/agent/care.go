@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -28,6 +29,7 @@ type care struct {
 	baseline bool      // the rules were seen to be whole since Docker was found
 	suspect  string    // what is wrong with them
 	since    time.Time
+	by       string    // who took rules away before that was noticed; "" where that is not known
 	lookAt   time.Time // when to look again; zero for when something is heard
 	fight    fight
 }
@@ -89,7 +91,11 @@ func (a *Agent) careForDocker(ctx context.Context, f repair.Facts, local bool) {
 		}
 		return
 	}
-	if wait := c.patience(report, now); now.Before(wait) {
+	wait := c.patience(report, now)
+	if c.since.Equal(now) {
+		c.by = a.suspect(Tables, now)
+	}
+	if now.Before(wait) {
 		c.lookAt = wait
 		return
 	}
@@ -128,7 +134,7 @@ func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Re
 	switch {
 	case a.repairMode() == policy.RepairTell:
 		a.say("docker rules", slog.LevelWarn, "Docker's rules are not what they were: restart Docker, or let docker-repair mend them",
-			"problems", report.Text(), "by", a.changedBy())
+			"problems", report.Text(), "by", orUnknown(c.by))
 		return
 	case !report.Mendable:
 		a.say("docker rules", slog.LevelWarn, "Docker's rules don't agree with its networks and containers, and were not seen whole before: "+
@@ -150,31 +156,26 @@ func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Re
 		a.say("docker rules", slog.LevelError, "not all of Docker's rules could be mended: restart Docker", "problems", done.Text())
 	default:
 		a.unsay("docker rules")
-		a.repaired(Repair{Rules: "Docker", Mended: done.Mended, TakenOut: len(done.TakenOut)}, c.since)
+		a.repaired(Repair{Rules: "Docker", Mended: done.Mended, TakenOut: len(done.TakenOut), By: c.by}, c.since)
 		c.suspect, c.lookAt = "", a.host.Now().Add(stale) // for what may be stale
 		a.tellMended(done, report)
 	}
 	if longer {
 		a.host.Log.Error("Docker's rules are taken away again and again: mending waits before it goes on; end who does it",
-			"by", a.changedBy(), "wait", c.fight.rest)
+			"by", orUnknown(c.by), "wait", c.fight.rest)
 	}
 }
 
 // tellMended logs what came back, and what went.
 func (a *Agent) tellMended(done, before repair.Report) {
 	if done.Mended > 0 {
-		a.host.Log.Warn("somebody changed Docker's rules: they are back", "rules", done.Mended, "problems", before.Text(), "by", a.changedBy())
+		a.host.Log.Warn("somebody changed Docker's rules: they are back", "rules", done.Mended, "problems", before.Text(), "by", orUnknown(a.care.by))
 	}
 	if n := len(done.TakenOut); n > 0 {
 		a.host.Log.Warn("somebody put rules back that Docker had for what is gone by now: they were taken out", "rules", n,
-			"were", repair.Line(done.TakenOut), "by", a.changedBy())
+			"were", repair.Line(done.TakenOut), "by", orUnknown(a.care.by))
 	}
 }
 
-// changedBy is who changed rules last.
-func (a *Agent) changedBy() string {
-	if a.by == "" {
-		return "unknown"
-	}
-	return a.by
-}
+// orUnknown names who changed rules, for a log.
+func orUnknown(by string) string { return cmp.Or(by, "unknown") }

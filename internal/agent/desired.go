@@ -377,8 +377,9 @@ func (a *Agent) mend(ctx context.Context) {
 	if !m.Changed {
 		return
 	}
-	a.repaired(Repair{Rules: "quaywall", Missing: m.Missing, Added: m.Added}, noticed)
-	by := a.changedBy()
+	suspect := a.suspect(Own, noticed)
+	a.repaired(Repair{Rules: "quaywall", Missing: m.Missing, Added: m.Added, By: suspect}, noticed)
+	by := orUnknown(suspect)
 	a.host.Log.Warn("somebody changed quaywall's rules: they are back", "missing", m.Missing, "too_much", m.Added, "by", by)
 	if a.fight.mended(now) {
 		a.host.Log.Error("quaywall's rules are taken out again and again: mending waits before it goes on; end one of the two",

@@ -96,21 +96,23 @@ func earlier(a, b time.Time) time.Time {
 type mailbox struct {
 	mu     sync.Mutex
 	hints  Hint
-	by     string
+	by     map[Hint]string
 	deaf   map[string]string // by source why it tells nothing, "" where it does
 	signal chan struct{}     // holds one item while there is something to take
 }
 
 func newMailbox() *mailbox {
-	return &mailbox{signal: make(chan struct{}, 1), deaf: map[string]string{}}
+	return &mailbox{signal: make(chan struct{}, 1), by: map[Hint]string{}, deaf: map[string]string{}}
 }
 
-// put leaves a hint; by is the program that caused it, "" where that is not known.
+// put leaves hints; by is the program that caused them, "" where that is not known.
 func (m *mailbox) put(h Hint, by string) {
 	m.mu.Lock()
 	m.hints |= h
-	if by != "" {
-		m.by = by
+	for _, kind := range []Hint{Own, Tables} { // those that repairs are explained by
+		if by != "" && h&kind != 0 {
+			m.by[kind] = by
+		}
 	}
 	m.mu.Unlock()
 	m.wake()
@@ -135,11 +137,11 @@ func (m *mailbox) wake() {
 	}
 }
 
-// take gives what came since it was called last, who caused the last of it, and what sources said of themselves.
-func (m *mailbox) take() (h Hint, by string, deaf map[string]string) {
+// take gives what came since it was called last, who caused the last of each kind, and what sources said of themselves.
+func (m *mailbox) take() (h Hint, by map[Hint]string, deaf map[string]string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h, by, deaf = m.hints, m.by, m.deaf
-	m.hints, m.by, m.deaf = 0, "", map[string]string{}
+	m.hints, m.by, m.deaf = 0, map[Hint]string{}, map[string]string{}
 	return h, by, deaf
 }

@@ -163,7 +163,7 @@ func Sources(p Places) []Source {
 			}},
 		{"rules", Own | Tables, "what somebody changes about them is noticed and mended only every ten minutes",
 			func(ctx context.Context, hint func(Hint, string)) error {
-				return changes.Rules(ctx, func(c changes.Change) { hint(hintOf(c), c.By) })
+				return changes.Rules(ctx, func(c changes.Change) { hintAt(c, hint) })
 			}},
 		{"rules of iptables-legacy", Tables, "what somebody changes about them is noticed and mended only every ten minutes",
 			func(ctx context.Context, hint func(Hint, string)) error {
@@ -185,13 +185,16 @@ func Sources(p Places) []Source {
 	}
 }
 
-func hintOf(c changes.Change) Hint {
-	var h Hint
+// hintAt tells of a change. Whoever adds rules to Docker's tables has not taken Docker's away: mostly it is Docker itself.
+func hintAt(c changes.Change, hint func(Hint, string)) {
 	if c.Own {
-		h |= Own
+		hint(Own, c.By)
 	}
-	if c.Tables {
-		h |= Tables
+	if !c.Tables {
+		return
 	}
-	return h
+	if !c.Taken {
+		c.By = ""
+	}
+	hint(Tables, c.By)
 }

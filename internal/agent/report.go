@@ -45,7 +45,7 @@ type Repair struct {
 	Added    int           `json:"added,omitempty"`     // of quaywall's: that were there beside them
 	Mended   int           `json:"mended,omitempty"`    // of Docker's: rules and chains that came back
 	TakenOut int           `json:"taken_out,omitempty"` // of Docker's: rules of what is gone, that somebody had put back
-	By       string        `json:"by,omitempty"`        // the program that changed rules last before; "" where that is not known
+	By       string        `json:"by,omitempty"`        // the program that changed these rules last before; "" where that is not known, as with iptables for quaywall's
 	Took     time.Duration `json:"took_ns"`             // from when it was noticed until it was done; of Docker's with the time that Docker was given
 }
 
@@ -81,13 +81,18 @@ func sentence(message string, args []any) string {
 // them. Not all changes are heard of: those of iptables-legacy have no author.
 const suspicion = 5 * time.Second
 
+// suspect is who changed rules of a kind shortly before that was noticed; "" where nobody was heard to.
+func (a *Agent) suspect(kind Hint, noticed time.Time) string {
+	if who := a.by[kind]; noticed.Sub(who.at) < suspicion {
+		return who.name
+	}
+	return ""
+}
+
 // repaired notes a repair. noticed is when it was known that there is something to do.
 func (a *Agent) repaired(r Repair, noticed time.Time) {
 	r.When = a.host.Now()
 	r.Took = r.When.Sub(noticed)
-	if noticed.Sub(a.byAt) < suspicion {
-		r.By = a.by
-	}
 	a.repairs = slices.Insert(a.repairs, 0, r)
 	a.repairs = a.repairs[:min(len(a.repairs), ReportedRepairs)]
 }
@@ -119,10 +124,13 @@ func (a *Agent) report() Report {
 			r.Troubles = append(r.Troubles, s.told)
 		}
 	}
-	for whose, f := range map[string]fight{"quaywall's": a.fight, "Docker's": a.care.fight} {
+	for _, f := range []struct {
+		whose, by string
+		fight
+	}{{"quaywall's", a.by[Own].name, a.fight}, {"Docker's", a.care.by, a.care.fight}} {
 		if f.rest > 0 && a.host.Now().Sub(f.last) <= peace {
 			r.Troubles = append(r.Troubles, fmt.Sprintf("%s rules are taken away again and again, last by %s: mending waits %v before it goes on",
-				whose, a.changedBy(), f.rest))
+				f.whose, orUnknown(f.by), f.rest))
 		}
 	}
 	slices.Sort(r.Troubles)

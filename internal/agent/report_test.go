@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"quaywall/internal/lock"
 	"quaywall/internal/policy"
 	"quaywall/internal/store"
+	"quaywall/internal/watch/changes"
 )
 
 // lastReport is what status would read.
@@ -188,5 +190,27 @@ func TestReadStatus(t *testing.T) {
 	}
 	if st := read(); !st.Running || st.PID != os.Getpid() || st.Ready || st.Since.Equal(began) || st.Since.IsZero() || len(st.Repairs) != 1 {
 		t.Errorf("alive, and another one told: %+v", st)
+	}
+}
+
+// A repair names who changed those rules, and not who changed others at the time: with iptables nobody knows who it was for
+// quaywall's, and Docker adds to its own all the time.
+func TestRepairsNameNoBystander(t *testing.T) {
+	w := newWorld(t)
+	w.begin()
+	w.inForce.Record.Backend = "iptables-nft"
+	w.flushed = true
+	w.tell(Tables, "iptables (process 7)")
+	w.pass(time.Second)
+	if all := w.lastReport().Repairs; len(all) != 1 || all[0].Rules != "quaywall" || all[0].By != "" {
+		t.Errorf("repairs %+v", all)
+	}
+	var heard []string
+	note := func(h Hint, by string) { heard = append(heard, fmt.Sprint(h, by)) }
+	hintAt(changes.Change{Tables: true, By: "iptables"}, note)
+	hintAt(changes.Change{Tables: true, Taken: true, By: "ufw"}, note)
+	hintAt(changes.Change{Own: true, Tables: true, By: "nft"}, note)
+	if want := []string{fmt.Sprint(Tables, ""), fmt.Sprint(Tables, "ufw"), fmt.Sprint(Own, "nft"), fmt.Sprint(Tables, "")}; !slices.Equal(heard, want) {
+		t.Errorf("heard %q, want %q", heard, want)
 	}
 }

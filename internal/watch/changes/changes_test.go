@@ -90,14 +90,30 @@ func TestRules(t *testing.T) {
 		t.Errorf("quaywall's table: %+v", c)
 	}
 	ns.Output(t, "iptables-nft", "-t", "nat", "-N", "DOCKER")
-	if c := next(t, seen, "iptables", func(c changes.Change) bool { return c.Tables }); c.Own {
+	if c := next(t, seen, "iptables", func(c changes.Change) bool { return c.Tables }); c.Own || c.Taken {
 		t.Errorf("iptables: %+v", c)
+	}
+	for _, step := range []struct {
+		args  string
+		taken bool
+	}{
+		{"-t nat -A DOCKER -j RETURN", false}, {"-t nat -F DOCKER", true}, {"-t nat -X DOCKER", true},
+		{"-N QUAYWALL-rejected", false}, {"-A QUAYWALL-rejected -j DROP", false}, {"-F QUAYWALL-rejected", false}, {"-X QUAYWALL-rejected", false},
+		{"-t mangle -A PREROUTING -j ACCEPT", false}, {"-t mangle -F", false},
+	} {
+		for len(seen) > 0 {
+			<-seen
+		}
+		ns.Output(t, "iptables-nft", strings.Fields(step.args)...)
+		if c := next(t, seen, step.args, func(c changes.Change) bool { return c.Tables }); c.Taken != step.taken {
+			t.Errorf("%s: %+v", step.args, c)
+		}
 	}
 	for len(seen) > 0 {
 		<-seen
 	}
 	ns.Output(t, "nft", "flush ruleset")
-	if c := next(t, seen, "a flush", func(c changes.Change) bool { return c.Own }); !c.Tables {
+	if c := next(t, seen, "a flush", func(c changes.Change) bool { return c.Own }); !c.Tables || !c.Taken {
 		t.Errorf("a flush: %+v", c)
 	}
 }

@@ -15,6 +15,7 @@ import (
 type Change struct {
 	Own    bool   // a table of quaywall's in the family inet
 	Tables bool   // a table of IPv4 or IPv6, as those of iptables-nft and Docker are
+	Taken  bool   // something went from there that is not quaywall's
 	By     string // the program that did it, "iptables (process 812)"; "" where that is not known, and for this process
 }
 
@@ -49,6 +50,8 @@ const (
 	headersLen     = unix.NLMSG_HDRLEN + 4 // with struct nfgenmsg
 	attrHeaderLen  = unix.SizeofNlAttr
 	attrTable      = 1 // NFTA_TABLE_NAME, and where every other kind of object names its table
+	attrRuleChain  = 2 // NFTA_RULE_CHAIN
+	attrChainName  = 3 // NFTA_CHAIN_NAME
 	attrGenPID     = 2 // NFTA_GEN_PROC_PID
 	attrGenName    = 3 // NFTA_GEN_PROC_NAME
 	attrTypeMask   = 0x3fff
@@ -104,7 +107,23 @@ func (c *Change) note(m message) {
 		c.Own = c.Own || strings.HasPrefix(text(m.attr(attrTable)), "quaywall")
 	case unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
 		c.Tables = true
+		c.Taken = c.Taken || m.takes()
 	}
+}
+
+// takes tells whether a rule, chain or table of others than quaywall's goes. In mangle there are quaywall's.
+func (m message) takes() bool {
+	chain := ""
+	switch m.kind {
+	case unix.NFT_MSG_DELRULE:
+		chain = text(m.attr(attrRuleChain))
+	case unix.NFT_MSG_DELCHAIN:
+		chain = text(m.attr(attrChainName))
+	case unix.NFT_MSG_DELTABLE:
+	default:
+		return false
+	}
+	return text(m.attr(attrTable)) != "mangle" && !strings.HasPrefix(chain, "QUAYWALL-")
 }
 
 // author is the program that made a transaction.

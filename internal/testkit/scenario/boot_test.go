@@ -142,6 +142,9 @@ func (w *world) networkUp() {
 		"ip link set eth1 up", "ip addr replace " + lab.HostLAN4 + "/24 dev eth1", "ip addr replace " + lab.HostLAN6 + "/64 dev eth1 nodad",
 		"ip route replace default via " + lab.OutsideAddr4, "ip route replace default via " + lab.OutsideAddr6,
 	}
+	if dockerByNft() {
+		script = append(script, "echo 1 > /proc/sys/net/ipv4/ip_forward") // by sysctl.d: Docker doesn't, and doesn't start without
+	}
 	w.host.MustExec(w.T, "sh", "-ec", strings.Join(script, "\n"))
 }
 

@@ -65,6 +65,32 @@ func (r Rules) Diff(before Rules) string {
 	return out.String()
 }
 
+// DockersRules are the rules of iptables that are not quaywall's, of both families, chain by chain, and where FORWARD drops: as the
+// variant prints them that the host's engine uses.
+func (n *Node) DockersRules(ctx context.Context) ([]string, error) {
+	var all []string
+	for _, family := range []string{"ip", "ip6"} {
+		text, err := n.Exec(ctx, family+"tables-save")
+		if err != nil {
+			return nil, err
+		}
+		table := ""
+		for _, line := range strings.Split(text, "\n") {
+			switch {
+			case strings.HasPrefix(line, "*"):
+				table = family + " " + line[1:]
+			case strings.HasPrefix(line, ":FORWARD DROP"): // ACCEPT is that of a table that is not there, too
+				all = append(all, table+" :FORWARD DROP")
+			case strings.HasPrefix(line, "-A") && !own(line):
+				all = append(all, table+" "+line)
+			}
+		}
+	}
+	chain := func(line string) string { return strings.Join(strings.Fields(line)[:4], " ") }
+	slices.SortStableFunc(all, func(a, b string) int { return strings.Compare(chain(a), chain(b)) })
+	return all, nil
+}
+
 // Foreign is the rules without quaywall's, WithoutEmpty.
 func (r Rules) Foreign() Rules {
 	return r.each(func(s Section) string {

@@ -17,25 +17,13 @@ import (
 
 var s3Policy = lines("version: 1", "inbound:", "  - allow: published")
 
-// dockersRules are Docker's rules as its iptables prints them, chain by chain, and where FORWARD drops.
+// dockersRules are Docker's rules in order.
 func dockersRules(w *world) []string {
 	w.Helper()
-	var all []string
-	for _, family := range []string{"ip", "ip6"} {
-		table := ""
-		for _, line := range strings.Split(w.host.MustExec(w.T, family+"tables-save"), "\n") {
-			switch {
-			case strings.HasPrefix(line, "*"):
-				table = family + " " + line[1:]
-			case strings.HasPrefix(line, ":FORWARD DROP"): // ACCEPT is that of a table that is not there, too
-				all = append(all, table+" :FORWARD DROP")
-			case strings.HasPrefix(line, "-A") && !strings.Contains(line, "QUAYWALL"):
-				all = append(all, table+" "+line)
-			}
-		}
+	all, err := w.host.DockersRules(w.Context())
+	if err != nil {
+		w.Fatal(err)
 	}
-	chain := func(line string) string { return strings.Join(strings.Fields(line)[:4], " ") }
-	slices.SortStableFunc(all, func(a, b string) int { return strings.Compare(chain(a), chain(b)) })
 	return all
 }
 

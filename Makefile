@@ -23,10 +23,10 @@ demo: ## a throw-away host with real containers, before and after, by real packe
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset ip=iproute2 nsenter=util-linux
 	@scripts/go run ./internal/testkit/cmd/demo
 
-bench: ## measure quaywall beside what it is compared with, into dist/bench.md and .json (root, half an hour)
-	@scripts/packages iptables nft=nftables ipset ip=iproute2
+bench: ## measure quaywall beside what it is compared with, into dist/bench.md and .json (root, three quarters of an hour)
+	@scripts/packages dockerd=docker.io iptables nft=nftables ipset ip=iproute2 nsenter=util-linux
 	@mkdir -p dist
-	scripts/go test -tags bench -count=1 -timeout 60m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
+	scripts/go test -tags bench -count=1 -timeout 90m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
 
 judge: ## 10,000 random policies: the evaluator, nftables and both variants of iptables must agree on every packet (root)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2

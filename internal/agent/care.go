@@ -20,12 +20,14 @@ const (
 	lingers  = 3 * time.Second        // that rules of a container have to be missing
 	stale    = 10 * time.Second       // that rules of what is gone have to be there: a container that starts has rules before Docker says that it runs
 	longLook = time.Minute            // between two looks at rules that can't be mended
+	lately   = time.Second            // a change of rules that what is found amiss now is put down to
 )
 
 // care is what is known of Docker's own rules.
 type care struct {
 	engineAt time.Time // when Docker was found last
 	eventAt  time.Time // when it was last heard of
+	changeAt time.Time // when rules were last heard to change
 	baseline bool      // the rules were seen to be whole since Docker was found
 	suspect  string    // what is wrong with them
 	since    time.Time
@@ -38,6 +40,9 @@ type care struct {
 func (c *care) heard(h Hint, now time.Time) {
 	if h&Docker != 0 {
 		c.eventAt = now
+	}
+	if h&Tables != 0 {
+		c.changeAt = now
 	}
 	if h&Engine != 0 {
 		c.engineAt, c.baseline, c.suspect = now, false, ""
@@ -91,11 +96,10 @@ func (a *Agent) careForDocker(ctx context.Context, f repair.Facts, local bool) {
 		}
 		return
 	}
-	wait := c.patience(report, now)
-	if c.since.Equal(now) {
+	if report.Text() != c.suspect {
 		c.by = a.suspect(Tables, now)
 	}
-	if now.Before(wait) {
+	if wait := c.patience(report, now); now.Before(wait) {
 		c.lookAt = wait
 		return
 	}
@@ -114,6 +118,9 @@ func (a *Agent) repairMode() policy.Repair {
 func (c *care) patience(r repair.Report, now time.Time) time.Time {
 	if text := r.Text(); text != c.suspect {
 		c.suspect, c.since = text, now
+		if now.Sub(c.changeAt) < lately { // nothing has changed since then
+			c.since = c.changeAt
+		}
 	}
 	wait := c.since.Add(stale)
 	switch {

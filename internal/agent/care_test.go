@@ -34,6 +34,17 @@ func TestDockersRules(t *testing.T) {
 	w.expect("the events of the mending itself")
 }
 
+// TestRulesMissSinceTheirChange: the time that rules have to be missing begins with the last change that was heard of.
+func TestRulesMissSinceTheirChange(t *testing.T) {
+	w := settled(t)
+	w.problems = []string{"nat has no chain DOCKER"}
+	w.tell(Tables, "ufw (process 99)")
+	w.pass(lasts - 10*time.Millisecond)
+	w.expect("not yet")
+	w.pass(20 * time.Millisecond)
+	w.expect("missing for long enough", "mend Docker's")
+}
+
 // TestDockerAtWork: a container starts, and its rules are not all there yet.
 func TestDockerAtWork(t *testing.T) {
 	w := settled(t)

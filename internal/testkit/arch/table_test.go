@@ -25,6 +25,7 @@ func (l layer) String() string {
 
 // layers places every package, by its path below quaywall/; a path that ends in / places all below it.
 var layers = map[string]layer{
+	"internal/bdd":    leaf,
 	"internal/diag":   leaf,
 	"internal/netset": leaf,
 	"internal/rate":   leaf,

@@ -39,6 +39,9 @@ type Translate struct {
 	Kind  NATKind
 	Addrs Values // to one of these; none to keep the address
 	Ports []Range
+	// Base is the port whose packets go to the first of Ports, those of the next port to the second and so on; 0 where the
+	// kernel chooses one.
+	Base uint16
 	// Fields and Map, or Elements, say instead where addresses and ports come from: of a map's value the first part is the
 	// address, the second the port; where there is one only, it is what its kind says.
 	Fields   []Field
@@ -70,9 +73,10 @@ type TProxy struct {
 // Assign writes a field: the new value is what it was, without the bits of Mask, xor Value. Of a connection's mark to the
 // packet's, or the other way, From says so, and Value counts for nothing.
 type Assign struct {
-	Field    Field // Mark, CtMark, CtZone, CtLabel, DSCP, Priority
+	Field    Field // Mark, CtMark, CtZone, CtLabel, DSCP, ECN, TTL, Priority
 	Mask     uint64
 	Value    uint64
+	Add      int   // of TTL: this is added instead, from 0 to 255
 	From     Field // NoField, or the field whose bits under FromMask are put there
 	FromMask uint64
 }

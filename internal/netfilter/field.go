@@ -20,8 +20,13 @@ const (
 	ICMPv6Code
 	TCPFlags
 	TCPOption // number of an option that is there
-	Length    // of the whole packet from the IP header on, in bytes
-	TTL       // or hop limit
+	ExtHeader // number of an extension header of IPv6 that is there: 0 hop-by-hop, 43 routing, 44 fragment, 51 AH, 60 destination
+	// What ipset takes for a port: that of TCP, UDP, UDP-Lite and SCTP, of ICMP and ICMPv6 256 times the type and the code, 0
+	// of other protocols. Fragments behind the first lack it if their protocol is one of those named.
+	IPSetSrcPort
+	IPSetDstPort
+	Length // of the whole packet from the IP header on, in bytes
+	TTL    // or hop limit
 	DSCP
 	ECN
 	FragmentOffset // in units of 8 bytes; 0 for the first fragment and for whole packets
@@ -46,8 +51,10 @@ const (
 	DstType
 	SrcTypeIn // the same, asked for the interface that the packet comes in by
 	DstTypeIn
-	DstTypeOut   // for the one that it leaves by
-	ReverseRoute // 1 where the way back to the source leads out of the interface that the packet came in by, else 0
+	SrcTypeOut // for the one that it leaves by
+	DstTypeOut
+	ReverseRoute      // 1 where the way back to the source leads out of the interface that the packet came in by, else 0
+	ReverseRouteLoose // 1 where there is a way back, whichever interface it leads out of
 	Mark
 	Priority
 	Realm

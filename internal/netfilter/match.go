@@ -1,6 +1,10 @@
 package netfilter
 
-import "quaywall/internal/netset"
+import (
+	"net/netip"
+
+	"quaywall/internal/netset"
+)
 
 // Match is one condition of a rule. The types that implement it are those of this file and no others.
 type Match interface{ match() }
@@ -12,6 +16,8 @@ type Match interface{ match() }
 type Compare struct {
 	Field Field
 	Mask  uint64 // of numbers: bits that are compared; 0 for all
+	// AddrMask is the bits of addresses that are compared where they are no prefix ("::1/::ffff"); the zero Addr for all.
+	AddrMask netip.Addr
 	Values
 	Not bool
 }
@@ -20,7 +26,7 @@ type Compare struct {
 type Values struct {
 	Addrs   netset.Set // of both families, unless a match on NFProto stands before
 	Numbers []Range
-	Names   []string // a name, or a prefix and "*"
+	Names   []string // a name, or a prefix and "*"; the "*" that is itself the end of a name stands as "\*"
 }
 
 // Range is numbers, both ends included.

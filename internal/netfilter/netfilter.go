@@ -123,16 +123,18 @@ type Set struct {
 	Parts  []Kind // what the parts of an element are, in order; of ipset's ports a protocol and a port are two
 	Maps   bool   // its elements lead to something
 	// Addrs are the elements that are an address or a range of them and nothing else: those of large sets mostly are.
-	Addrs    netset.Set
+	Addrs netset.Set
+	// Elements count in this order: the first that holds a packet says whether it is in the set.
 	Elements []Element
 	Members  []string // of a list:set: the names of sets that are looked into one after the other
 	Dynamic  bool     // packets add elements, or time takes them out: these are those that it held when it was read
+	Unread   string   // what of it isn't understood, "" for nothing; with it nothing is known of what isn't in it
 }
 
 // Element is an element of a set: one value, interval or pattern for each of its parts.
 type Element struct {
 	Key     []Values
-	Not     bool     // nomatch of ipset: what is in it is not in the set, whatever else holds it
+	Not     bool     // nomatch of ipset: what is in it is not in the set
 	To      []Values // what a map leads to; nil for verdicts and sets
 	Verdict *Verdict // what a verdict map leads to
 	Comment string

@@ -22,6 +22,7 @@ type operand struct {
 	shift     uint
 	// stateful is what holds sometimes, of numgen and its like; field is NoField then.
 	stateful string
+	addrMask netip.Addr // of addresses
 }
 
 const maxNeeds = 2
@@ -47,7 +48,7 @@ func needProto(p uint64) need { return need{netfilter.Proto, p} }
 
 // isPlain tells whether an operand is a field and nothing else.
 func (o operand) isPlain() bool {
-	return o.field != netfilter.NoField && o.mask == math.MaxUint64 && o.xor == 0 && o.shift == 0
+	return o.field != netfilter.NoField && o.mask == math.MaxUint64 && o.xor == 0 && o.shift == 0 && !o.addrMask.IsValid()
 }
 
 // operands are the parts of a concatenation, or one. It fails where one isn't a plain field.
@@ -92,6 +93,12 @@ func (r *rule) operand(n *node) (operand, bool) {
 			return operand{}, false
 		}
 		return operand{field: netfilter.TCPOption, typ: typeBool, xor: number, needs: [maxNeeds]need{needProto(6)}}, true
+	case "exthdr":
+		number, ok := extHeaders[v.str("name")]
+		if !ok || v.get("field") != nil {
+			return operand{}, false
+		}
+		return operand{field: netfilter.ExtHeader, typ: typeBool, xor: number, needs: [maxNeeds]need{needIPv6}}, true
 	case "numgen", "jhash", "symhash":
 		return operand{stateful: key, typ: typeNumber}, true
 	case "&", "|", "^", ">>":
@@ -116,6 +123,10 @@ func (r *rule) operation(op string, n *node) (operand, bool) {
 		return plain(netfilter.FragmentOffset, typeNumber, needIPv4), ok && c == 0x1fff
 	}
 	o, ok := r.operand(left)
+	if ok && op == "&" && o.typ.kind == netfilter.Address && o.isPlain() {
+		o.addrMask, ok = o.typ.addr(right)
+		return o, ok
+	}
 	if !ok || o.field == netfilter.NoField || o.typ.kind != netfilter.Number || o.typ == typeBool {
 		return operand{}, false
 	}
@@ -273,7 +284,11 @@ func fibOperand(n *node) (operand, bool) {
 	if n.str("result") != "type" {
 		// The way back to the source: whether it leads out where the packet came in. The look-up by its mark is the one that
 		// the kernel would do for an answer that has it, and no more than that is asked elsewhere either.
-		return plain(netfilter.ReverseRoute, typeBool), src && in && !dst && !out
+		o := plain(netfilter.ReverseRouteLoose, typeBool)
+		if in {
+			o.field = netfilter.ReverseRoute
+		}
+		return o, src && !dst && !out
 	}
 	var f netfilter.Field
 	switch {
@@ -282,6 +297,8 @@ func fibOperand(n *node) (operand, bool) {
 		f = netfilter.SrcType
 	case src && in && !out:
 		f = netfilter.SrcTypeIn
+	case src && out && !in:
+		f = netfilter.SrcTypeOut
 	case dst && !in && !out:
 		f = netfilter.DstType
 	case dst && in && !out:
@@ -384,8 +401,7 @@ func (b *builder) add(n *node) bool {
 	case netfilter.Address:
 		return b.addAddrs(n, key, v)
 	case netfilter.Name:
-		// A star of the name itself is written \*.
-		if n.kind != str && n.kind != number || strings.Contains(n.text, `\`) {
+		if n.kind != str && n.kind != number || strings.Contains(strings.TrimSuffix(n.text, `\*`), `\`) {
 			return false
 		}
 		b.values.Names = append(b.values.Names, n.text)

@@ -143,15 +143,15 @@ func (r *rule) elements(parts []operand, set *node) ([]netfilter.Element, bool) 
 // compare reads a comparison of one operand with one value, or with bits.
 func (r *rule) compare(o operand, op string, right *node) (netfilter.Match, bool) {
 	switch {
-	case o.field == netfilter.TCPOption:
+	case o.field == netfilter.TCPOption || o.field == netfilter.ExtHeader:
 		v, ok := typeBool.number(right)
 		has := netfilter.Values{Numbers: one(o.xor)}
 		return netfilter.Compare{Field: o.field, Values: has, Not: (v == 0) != (op == "!=")}, ok && (op == "==" || op == "!=")
-	case o.field == netfilter.ReverseRoute:
-		return reverseRoute(op, right)
+	case o.field == netfilter.ReverseRoute || o.field == netfilter.ReverseRouteLoose:
+		return reverseRoute(o, op, right)
 	case o.typ.kind != netfilter.Number:
 		v, ok := r.p.valueOf(right, o.typ)
-		return netfilter.Compare{Field: o.field, Values: v, Not: op == "!="}, ok && o.isPlain() && (op == "==" || op == "!=" || op == "in")
+		return netfilter.Compare{Field: o.field, AddrMask: o.addrMask, Values: v, Not: op == "!="}, ok && (op == "==" || op == "!=" || op == "in")
 	}
 	if key, v := right.only(); key == "range" {
 		return r.within(o, op, v)
@@ -167,8 +167,8 @@ func (r *rule) compare(o operand, op string, right *node) (netfilter.Match, bool
 }
 
 // reverseRoute compares the interface of the way back with none, which is written in as many ways as there are versions.
-func reverseRoute(op string, right *node) (netfilter.Match, bool) {
-	m := netfilter.Compare{Field: netfilter.ReverseRoute, Values: netfilter.Values{Numbers: one(0)}, Not: op == "!="}
+func reverseRoute(o operand, op string, right *node) (netfilter.Match, bool) {
+	m := netfilter.Compare{Field: o.field, Values: netfilter.Values{Numbers: one(0)}, Not: op == "!="}
 	switch right.text {
 	case "true", "exists":
 		m.Not = !m.Not

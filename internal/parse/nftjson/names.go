@@ -86,6 +86,9 @@ var datatypes = map[string]*datatype{
 var tcpOptions = map[string]uint64{"eol": 0, "nop": 1, "noop": 1, "maxseg": 2, "window": 3, "sack-perm": 4, "sack-permitted": 4, "sack": 5,
 	"timestamp": 8, "md5sig": 19, "mptcp": 30, "fastopen": 34}
 
+// extHeaders are the extension headers of IPv6.
+var extHeaders = map[string]uint64{"hbh": 0, "rt": 43, "rt0": 43, "srh": 43, "frag": 44, "auth": 51, "dst": 60, "mh": 135}
+
 // stateBits are what nft calls the states of a connection, in the order of packet.State.
 var stateBits = [...]uint64{8, 2, 4, 1, 64}
 

@@ -60,7 +60,7 @@ func at(list []string, i int) string {
 }
 
 // unknown are words of the rules that have something that can't be said.
-var unknown = []string{"osf ", "maxseg size 1-500", "@nh,", "frag frag-off", "rt exists", "ipsec in reqid", "ip saddr map { 10.0.0.1 : 5"}
+var unknown = []string{"osf ", "maxseg size 1-500", "@nh,", "frag frag-off", "ipsec in reqid", "ip saddr map { 10.0.0.1 : 5"}
 
 func isOpaque(r *netfilter.Rule) bool {
 	return slices.ContainsFunc(r.Matches, func(m netfilter.Match) bool { _, ok := m.(netfilter.Opaque); return ok }) ||

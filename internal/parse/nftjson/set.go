@@ -30,8 +30,9 @@ func (p *parser) set(n *node) {
 		s.Dynamic = s.Dynamic || flag.text == "dynamic" || flag.text == "timeout"
 	}
 	p.fill(s, types, n.get("elem"))
-	// What is missing of a set that was cut may be in it: so may what packets add to it.
-	s.Dynamic = s.Dynamic || n.isCut()
+	if n.isCut() {
+		s.Unread = "it is cut short"
+	}
 }
 
 // more reads elements that are listed apart from their set.
@@ -107,8 +108,8 @@ func (p *parser) fill(s *netfilter.Set, types []*datatype, list *node) {
 	s.Elements = append(s.Elements, rest...)
 	s.Addrs = s.Addrs.Union(addrs.done().Addrs)
 	if unread > 0 {
-		s.Dynamic = true
-		p.problem(plural(unread, "element")+" of set "+s.Name+" could not be read: what else it holds is not known", "")
+		s.Unread = plural(unread, "element") + " could not be read"
+		p.problem("of set "+s.Name+", "+s.Unread+": what else it holds is not known", "")
 	}
 }
 

@@ -442,17 +442,17 @@ func (r *rule) mangle(v *node) {
 	}
 }
 
+// widths are the bits of the fields that can be written.
+var widths = map[netfilter.Field]uint64{netfilter.Mark: math.MaxUint32, netfilter.CtMark: math.MaxUint32, netfilter.CtZone: math.MaxUint16,
+	netfilter.CtLabel: math.MaxUint32, netfilter.Priority: math.MaxUint32, netfilter.DSCP: 0x3f, netfilter.ECN: 3, netfilter.TTL: 0xff}
+
 // assign reads what a field becomes: a constant, itself under a mask, or another mark.
 func (r *rule) assign(to operand, value *node) bool {
-	switch to.field {
-	case netfilter.Mark, netfilter.CtMark, netfilter.CtZone, netfilter.CtLabel, netfilter.DSCP, netfilter.Priority:
-	default:
+	width, ok := widths[to.field]
+	if !ok {
 		return false
 	}
-	a := netfilter.Assign{Field: to.field, Mask: math.MaxUint32}
-	if to.field == netfilter.DSCP {
-		a.Mask = 0x3f
-	}
+	a := netfilter.Assign{Field: to.field, Mask: width}
 	if c, ok := to.typ.constant(value); ok {
 		a.Value = c
 		r.require([]operand{to})

@@ -3,13 +3,13 @@ package iptsave
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go4.org/netipx"
 
 	"quaywall/internal/netfilter"
 	"quaywall/internal/netset"
+	"quaywall/internal/parse/names"
 )
 
 // match adds what a match of a rule means.
@@ -175,15 +175,6 @@ func portsExist() netfilter.Match { return between(netfilter.DstPort, 0, 65535, 
 
 func hasPorts(*ruleReader, option) ([]netfilter.Match, bool) { return one(portsExist()) }
 
-// number reads a number as iptables does: decimal, 0x hexadecimal, or with a leading 0 octal.
-func number(s string, bits int) (uint64, bool) {
-	if strings.ContainsAny(s, "_oObB") && !strings.HasPrefix(s, "0x") && !strings.HasPrefix(s, "0X") {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(s, 0, bits)
-	return n, err == nil && !strings.Contains(s, "_")
-}
-
 // split2 reads VALUE or FIRST:LAST, either of which may be left out, up to a maximum.
 func split2(s string, read func(string) (uint64, bool), maximum uint64) (first, last uint64, ok bool) {
 	a, b, isRange := strings.Cut(s, ":")
@@ -201,15 +192,7 @@ func split2(s string, read func(string) (uint64, bool), maximum uint64) (first, 
 	return first, last, ok1 && ok2 && first <= maximum && last <= maximum
 }
 
-func portNumber(s string) (uint64, bool) {
-	if n, ok := number(s, 16); ok {
-		return n, true
-	}
-	n, ok := services[s]
-	return n, ok
-}
-
-func number32(s string) (uint64, bool) { return number(s, 32) }
+func number32(s string) (uint64, bool) { return names.Number(s, 32) }
 
 func port(f netfilter.Field) reading {
 	return func(_ *ruleReader, o option) ([]netfilter.Match, bool) {
@@ -217,7 +200,7 @@ func port(f netfilter.Field) reading {
 		if !ok {
 			return nil, false
 		}
-		first, last, ok := split2(s, portNumber, 65535)
+		first, last, ok := split2(s, names.Port, 65535)
 		if !ok {
 			return nil, false
 		}
@@ -229,7 +212,7 @@ func port(f netfilter.Field) reading {
 func portList(s string) ([]netfilter.Range, bool) {
 	var all []netfilter.Range
 	for part := range strings.SplitSeq(s, ",") {
-		first, last, ok := split2(part, portNumber, 65535)
+		first, last, ok := split2(part, names.Port, 65535)
 		if !ok {
 			return nil, false
 		}
@@ -268,7 +251,7 @@ func eitherPort(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 
 // flagBits reads "SYN,ACK" or a number.
 func flagBits(s string) (uint64, bool) {
-	if n, ok := number(s, 8); ok {
+	if n, ok := names.Number(s, 8); ok {
 		return n, true
 	}
 	var bits uint64
@@ -310,7 +293,7 @@ func tcpBit(bit uint64) reading {
 
 func tcpOption(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	s, _ := o.arg()
-	n, ok := number(s, 8)
+	n, ok := names.Number(s, 8)
 	if !ok {
 		return nil, false
 	}
@@ -330,38 +313,25 @@ func anyICMP(p *ruleReader, o option) ([]netfilter.Match, bool) {
 }
 
 func icmpType(p *ruleReader, o option) ([]netfilter.Match, bool) {
-	k, ok := icmpKindOf(o, icmpNames)
-	if ok && k.kind == 255 {
+	s, _ := o.arg()
+	k, ok := names.ICMPType(s)
+	if ok && k.Type == 255 {
 		return anyICMP(p, o)
 	}
 	return icmpIs(netfilter.ICMPType, netfilter.ICMPCode, k, o.not), ok
 }
 
 func icmp6Type(_ *ruleReader, o option) ([]netfilter.Match, bool) {
-	k, ok := icmpKindOf(o, icmp6Names)
+	s, _ := o.arg()
+	k, ok := names.ICMPv6Type(s)
 	return icmpIs(netfilter.ICMPv6Type, netfilter.ICMPv6Code, k, o.not), ok
 }
 
-// icmpKindOf reads a name, TYPE or TYPE/CODE.
-func icmpKindOf(o option, names map[string]icmpKind) (icmpKind, bool) {
-	s, ok := o.arg()
-	if k, known := names[strings.ToLower(s)]; known {
-		return k, ok
+func icmpIs(kind, code netfilter.Field, k names.ICMP, not bool) []netfilter.Match {
+	if k.First == 0 && k.Last == 255 {
+		return []netfilter.Match{equals(kind, k.Type, not)}
 	}
-	kind, code, hasCode := strings.Cut(s, "/")
-	k, ok1 := number(kind, 8)
-	if !hasCode {
-		return icmpKind{k, 0, 255}, ok1
-	}
-	c, ok2 := number(code, 8)
-	return icmpKind{k, c, c}, ok1 && ok2
-}
-
-func icmpIs(kind, code netfilter.Field, k icmpKind, not bool) []netfilter.Match {
-	if k.first == 0 && k.last == 255 {
-		return []netfilter.Match{equals(kind, k.kind, not)}
-	}
-	both := []netfilter.Match{equals(kind, k.kind, false), between(code, k.first, k.last, false)}
+	both := []netfilter.Match{equals(kind, k.Type, false), between(code, k.First, k.Last, false)}
 	if not {
 		return []netfilter.Match{between(kind, 0, 255, false), none(both...)}
 	}
@@ -370,7 +340,7 @@ func icmpIs(kind, code netfilter.Field, k icmpKind, not bool) []netfilter.Match 
 
 func protocolIs(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	s, ok := o.arg()
-	n, ok2 := protocolNumber(s)
+	n, ok2 := names.Protocol(s)
 	switch {
 	case !ok || !ok2:
 		return nil, false
@@ -414,12 +384,12 @@ func physdevOut(p *ruleReader, o option) ([]netfilter.Match, bool) {
 		return iface(netfilter.OutBridgePort)(p, o)
 	}
 	s, ok := o.arg()
-	names := func(f netfilter.Field, not bool, names ...string) netfilter.Match {
+	named := func(f netfilter.Field, not bool, names ...string) netfilter.Match {
 		return netfilter.Compare{Field: f, Values: netfilter.Values{Names: names}, Not: not}
 	}
 	return []netfilter.Match{netfilter.Any{Of: [][]netfilter.Match{
-		{names(netfilter.InBridgePort, false, ""), names(netfilter.OutBridgePort, false, "")},
-		{names(netfilter.OutBridgePort, true, append([]string{""}, ifaceNames(s)...)...)},
+		{named(netfilter.InBridgePort, false, ""), named(netfilter.OutBridgePort, false, "")},
+		{named(netfilter.OutBridgePort, true, append([]string{""}, ifaceNames(s)...)...)},
 	}}}, ok
 }
 
@@ -481,7 +451,7 @@ func addressAndMask(s string) (a, mask netip.Addr, ok bool) {
 			m, err := netip.ParseAddr(length)
 			return a, m, err == nil && m.BitLen() == a.BitLen()
 		}
-		bits, ok := number(length, 8)
+		bits, ok := names.Number(length, 8)
 		if !ok || int(bits) > n {
 			return a, mask, false
 		}
@@ -566,10 +536,10 @@ func rangeSet(s string) (netset.Set, bool) {
 // valueAndMask reads VALUE or VALUE/MASK, of 32 bits.
 func valueAndMask(s string) (value, mask uint64, ok bool) {
 	v, m, has := strings.Cut(s, "/")
-	value, ok = number(v, 32)
+	value, ok = names.Number(v, 32)
 	mask = 0xffffffff
 	if ok && has {
-		mask, ok = number(m, 32)
+		mask, ok = names.Number(m, 32)
 	}
 	return value, mask, ok
 }
@@ -592,25 +562,8 @@ func masked(f netfilter.Field) reading {
 
 func macSource(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	s, _ := o.arg()
-	n, ok := macNumber(s)
+	n, ok := names.MAC(s)
 	return []netfilter.Match{equals(netfilter.SrcMAC, n, o.not)}, ok
-}
-
-// macNumber reads a MAC address as a number of 48 bits.
-func macNumber(s string) (uint64, bool) {
-	parts := strings.Split(s, ":")
-	if len(parts) != 6 {
-		return 0, false
-	}
-	var n uint64
-	for _, part := range parts {
-		b, err := strconv.ParseUint(part, 16, 8)
-		if err != nil {
-			return 0, false
-		}
-		n = n<<8 | b
-	}
-	return n, true
 }
 
 func packetType(_ *ruleReader, o option) ([]netfilter.Match, bool) {
@@ -632,7 +585,7 @@ func ttl(name string) map[string]reading {
 	with := func(first, last func(uint64) uint64) reading {
 		return func(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 			s, _ := o.arg()
-			n, ok := number(s, 8)
+			n, ok := names.Number(s, 8)
 			c := between(netfilter.TTL, first(n), last(n), o.not)
 			return []netfilter.Match{c}, ok
 		}
@@ -640,7 +593,7 @@ func ttl(name string) map[string]reading {
 	same := func(n uint64) uint64 { return n }
 	below := func(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 		s, _ := o.arg()
-		n, ok := number(s, 8)
+		n, ok := names.Number(s, 8)
 		if n == 0 {
 			return []netfilter.Match{netfilter.Any{Not: o.not}}, ok
 		}
@@ -660,7 +613,7 @@ func dscpValue(s string) (uint64, bool) {
 	if n, ok := dscpClass(s); ok {
 		return n, true
 	}
-	n, ok := number(s, 8)
+	n, ok := names.Number(s, 8)
 	return n, ok && n < 64
 }
 
@@ -695,7 +648,7 @@ func tos(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 
 func ect(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	s, _ := o.arg()
-	n, ok := number(s, 8)
+	n, ok := names.Number(s, 8)
 	return []netfilter.Match{equals(netfilter.ECN, n, o.not)}, ok && n < 4
 }
 
@@ -715,11 +668,11 @@ func helper(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 func cgroup(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	s, ok := o.arg()
 	path := "/" + strings.Trim(s, "/")
-	names := []string{path, path + "/*"}
+	paths := []string{path, path + "/*"}
 	if path == "/" {
-		names = []string{"/*"}
+		paths = []string{"/*"}
 	}
-	return []netfilter.Match{netfilter.Compare{Field: netfilter.CGroup, Values: netfilter.Values{Names: names}, Not: o.not}}, ok
+	return []netfilter.Match{netfilter.Compare{Field: netfilter.CGroup, Values: netfilter.Values{Names: paths}, Not: o.not}}, ok
 }
 
 func extHeader(n uint64) reading {

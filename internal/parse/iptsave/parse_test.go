@@ -31,7 +31,7 @@ func addrs(f netfilter.Field, list string, not bool) match {
 	return compare{Field: f, Values: netfilter.Values{Addrs: netset.MustParse(list)}, Not: not}
 }
 
-func names(f netfilter.Field, not bool, list ...string) match {
+func named(f netfilter.Field, not bool, list ...string) match {
 	return compare{Field: f, Values: netfilter.Values{Names: list}, Not: not}
 }
 
@@ -90,10 +90,10 @@ func TestMatches(t *testing.T) {
 			Values: netfilter.Values{Addrs: netset.MustParse("10.0.0.1")}, Not: true}}},
 		{"-s 0.0.0.0/0", []match{addrs(src, "0.0.0.0/0", false)}},
 		{"-s example.org", []match{netfilter.Opaque{Text: "-s example.org"}}},
-		{"-i eth+ ! -o docker0", []match{names(in, false, "eth*"), names(out, true, "docker0")}},
-		{"-i eth*", []match{names(in, false, `eth\*`)}},
-		{"! -i +", []match{names(in, true, "*")}},
-		{`-i ""`, []match{names(in, false, "*")}},
+		{"-i eth+ ! -o docker0", []match{named(in, false, "eth*"), named(out, true, "docker0")}},
+		{"-i eth*", []match{named(in, false, `eth\*`)}},
+		{"! -i +", []match{named(in, true, "*")}},
+		{`-i ""`, []match{named(in, false, "*")}},
 		{"-p all", nil},
 		{"! -p tcp", []match{nums(proto, true, 6, 6)}},
 		{"-p 47 -f", []match{nums(proto, false, 47, 47), nums(netfilter.FragmentOffset, false, 1, 8191)}},
@@ -150,10 +150,10 @@ func TestMatches(t *testing.T) {
 		{"-m connmark --mark 0x20/0x20", []match{bits(netfilter.CtMark, 32, 32, false)}},
 		{"-m connlabel ! --label 3", []match{not(nums(netfilter.CtLabel, false, 3, 3))}},
 		{"-m mac ! --mac-source 02:00:00:00:00:0A", []match{nums(netfilter.SrcMAC, true, 0x02000000000a, 0x02000000000a)}},
-		{"-m physdev --physdev-is-bridged --physdev-in veth+", []match{nums(netfilter.Bridged, false, 1, 1), names(netfilter.InBridgePort, false, "veth*")}},
-		{"-m physdev ! --physdev-is-in", []match{names(netfilter.InBridgePort, false, "")}},
-		{"-m physdev ! --physdev-out v1", []match{anyOf([]match{names(netfilter.InBridgePort, false, ""), names(netfilter.OutBridgePort, false, "")},
-			[]match{names(netfilter.OutBridgePort, true, "", "v1")})}},
+		{"-m physdev --physdev-is-bridged --physdev-in veth+", []match{nums(netfilter.Bridged, false, 1, 1), named(netfilter.InBridgePort, false, "veth*")}},
+		{"-m physdev ! --physdev-is-in", []match{named(netfilter.InBridgePort, false, "")}},
+		{"-m physdev ! --physdev-out v1", []match{anyOf([]match{named(netfilter.InBridgePort, false, ""), named(netfilter.OutBridgePort, false, "")},
+			[]match{named(netfilter.OutBridgePort, true, "", "v1")})}},
 		{"-m iprange --src-range 10.0.0.1-10.0.0.9 ! --dst-range 192.0.2.1-192.0.2.1",
 			[]match{addrs(src, "10.0.0.1-10.0.0.9", false), addrs(dst, "192.0.2.1", true)}},
 		{"-m owner --uid-owner 1000-1999", []match{nums(netfilter.UID, false, 1000, 1999)}},
@@ -172,8 +172,8 @@ func TestMatches(t *testing.T) {
 		{"-m rpfilter --invert", []match{nums(netfilter.ReverseRoute, true, 1, 1)}},
 		{"-m rpfilter --loose", []match{nums(netfilter.ReverseRouteLoose, false, 1, 1)}},
 		{"-m socket --transparent", []match{nums(netfilter.SocketFound, false, 1, 1), nums(netfilter.SocketTransparent, false, 1, 1), nums(netfilter.SocketWildcard, false, 0, 0)}},
-		{"-m cgroup --path user.slice", []match{names(netfilter.CGroup, false, "/user.slice", "/user.slice/*")}},
-		{"-m helper ! --helper ftp", []match{not(names(netfilter.CtHelper, false, "ftp"))}},
+		{"-m cgroup --path user.slice", []match{named(netfilter.CGroup, false, "/user.slice", "/user.slice/*")}},
+		{"-m helper ! --helper ftp", []match{not(named(netfilter.CtHelper, false, "ftp"))}},
 		{"-m limit --limit 3/min --limit-burst 10", []match{netfilter.Stateful{Kind: "limit", Text: "-m limit --limit 3/min --limit-burst 10", Fresh: true}}},
 		{"-m recent --rcheck --seconds 60 --name BAD --rsource", []match{netfilter.Stateful{Kind: "recent", Text: "-m recent --rcheck --seconds 60 --name BAD --rsource"}}},
 		{"-m recent ! --rcheck --name BAD", []match{netfilter.Stateful{Kind: "recent", Text: "-m recent ! --rcheck --name BAD", Fresh: true}}},
@@ -182,7 +182,7 @@ func TestMatches(t *testing.T) {
 		{"-m hashlimit --hashlimit-upto 5/sec --hashlimit-name a", []match{netfilter.Stateful{Kind: "hashlimit", Text: "-m hashlimit --hashlimit-upto 5/sec --hashlimit-name a", Fresh: true}}},
 		{"-m connlimit --connlimit-above 2", []match{netfilter.Stateful{Kind: "connlimit", Text: "-m connlimit --connlimit-above 2"}}},
 		{"-m quota --quota 100", []match{netfilter.Stateful{Kind: "quota", Text: "-m quota --quota 100", Fresh: true}}},
-		{"-m string --algo bm --string \"a -j DROP\" -i lo", []match{netfilter.Opaque{Text: `-m string --algo bm --string "a -j DROP"`}, names(in, false, "lo")}},
+		{"-m string --algo bm --string \"a -j DROP\" -i lo", []match{netfilter.Opaque{Text: `-m string --algo bm --string "a -j DROP"`}, named(in, false, "lo")}},
 		{"-m frobnicate --x 1 ! --y -s 10.0.0.1", []match{addrs(src, "10.0.0.1", false), netfilter.Opaque{Text: "-m frobnicate --x 1 ! --y"}}},
 		{"-m tcpmss --mss 1:500", []match{netfilter.Opaque{Text: "-m tcpmss --mss 1:500"}}},
 		{"[unsupported revision] -s 10.0.0.1", []match{netfilter.Opaque{Text: "[unsupported"}, netfilter.Opaque{Text: "revision]"}, addrs(src, "10.0.0.1", false)}},

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"quaywall/internal/netfilter"
+	"quaywall/internal/parse/names"
 )
 
 // option is an option of a match or a target.
@@ -346,7 +347,7 @@ func (p *ruleReader) keep(key string, ms []netfilter.Match) {
 // protocol adds the match on the protocol.
 func (p *ruleReader) protocol(o option, from, to int) {
 	if len(o.args) > 0 {
-		if n, ok := protocolNumber(o.args[0].text); ok && !o.not && n != 0 {
+		if n, ok := names.Protocol(o.args[0].text); ok && !o.not && n != 0 {
 			p.proto, p.hasProto = n, true
 		}
 	}

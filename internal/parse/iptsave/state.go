@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"quaywall/internal/netfilter"
+	"quaywall/internal/parse/names"
 )
 
 // conntrack reads the matches conntrack and state. The kernel asks for nothing but the state of a packet without a
@@ -94,7 +95,7 @@ var conntrackReadings = map[string]reading{
 
 func ctProto(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	s, _ := o.arg()
-	n, ok := protocolNumber(s)
+	n, ok := names.Protocol(s)
 	return []netfilter.Match{equals(netfilter.CtProto, n, o.not)}, ok
 }
 
@@ -136,7 +137,7 @@ func connlabel(_ *ruleReader, m *module) ([]netfilter.Match, bool) {
 	}
 	o := m.options[0]
 	s, _ := o.arg()
-	n, ok := number(s, 7)
+	n, ok := names.Number(s, 7)
 	is := equals(netfilter.CtLabel, n, false)
 	if o.not {
 		return []netfilter.Match{none(is)}, ok
@@ -168,16 +169,16 @@ func freshly(m *module) bool {
 	case "hashlimit", "dstlimit":
 		return !m.has("--hashlimit-above")
 	case "connlimit", "iplimit":
-		if n, ok := number(m.value("--connlimit-upto"), 32); ok {
+		if n, ok := names.Number(m.value("--connlimit-upto"), 32); ok {
 			return n >= 1
 		}
-		n, _ := number(m.value("--connlimit-above"), 32)
+		n, _ := names.Number(m.value("--connlimit-above"), 32)
 		return n < 1
 	case "statistic":
 		chance, err := strconv.ParseFloat(m.value("--probability"), 64)
 		return err == nil && chance >= 0.5
 	case "connbytes":
-		first, _, ok := split2(m.value("--connbytes"), func(s string) (uint64, bool) { return number(s, 64) }, 1<<64-1)
+		first, _, ok := split2(m.value("--connbytes"), func(s string) (uint64, bool) { return names.Number(s, 64) }, 1<<64-1)
 		return ok && first <= 1
 	case "random", "nth", "rateest", "psd":
 		return false

@@ -6,6 +6,7 @@ import (
 
 	"quaywall/internal/netfilter"
 	"quaywall/internal/netset"
+	"quaywall/internal/parse/names"
 )
 
 // target is what the target of a rule does.
@@ -184,13 +185,13 @@ func translateTo(t *netfilter.Translate, s string) bool {
 // translatePorts reads PORT, PORT-PORT or PORT-PORT/BASE.
 func translatePorts(t *netfilter.Translate, s string) bool {
 	s, base, hasBase := strings.Cut(s, "/")
-	first, last, ok := split2(strings.Replace(s, "-", ":", 1), portNumber, 65535)
+	first, last, ok := split2(strings.Replace(s, "-", ":", 1), names.Port, 65535)
 	if !ok || first > last {
 		return false
 	}
 	t.Ports = append(t.Ports, netfilter.Range{First: first, Last: last})
 	if hasBase {
-		n, ok := portNumber(base)
+		n, ok := names.Port(base)
 		t.Base = uint16(n)
 		return ok
 	}
@@ -198,7 +199,7 @@ func translatePorts(t *netfilter.Translate, s string) bool {
 }
 
 func tproxy(_ *ruleReader, m *module) ([]netfilter.Action, bool) {
-	port, ok := number(m.value("--on-port"), 16)
+	port, ok := names.Number(m.value("--on-port"), 16)
 	t := netfilter.TProxy{Port: uint16(port)}
 	if s := m.value("--on-ip"); s != "" {
 		a, okAddr := parseAddr(s)
@@ -257,7 +258,7 @@ func connmark(_ *ruleReader, m *module) ([]netfilter.Action, bool) {
 			continue
 		}
 		s, _ := o.arg()
-		n, ok := number(s, 32)
+		n, ok := names.Number(s, 32)
 		switch {
 		case !ok:
 			return nil, false
@@ -297,7 +298,7 @@ func ct(_ *ruleReader, m *module) ([]netfilter.Action, bool) {
 			if s == "mark" {
 				a.From, a.FromMask = netfilter.Mark, 0xffff
 			} else {
-				n, ok := number(s, 16)
+				n, ok := names.Number(s, 16)
 				if !ok {
 					return nil, false
 				}
@@ -357,7 +358,7 @@ func setTTL(_ *ruleReader, m *module) ([]netfilter.Action, bool) {
 		return nil, false
 	}
 	s, _ := m.options[0].arg()
-	n, ok := number(s, 8)
+	n, ok := names.Number(s, 8)
 	a := netfilter.Assign{Field: netfilter.TTL}
 	switch m.options[0].name {
 	case "--ttl-set", "--hl-set":
@@ -401,7 +402,7 @@ func logTarget(prefix, group string, defaultGroup uint16) func(*ruleReader, *mod
 		if group != "" {
 			l.Group = &defaultGroup
 			if s := m.value(group); s != "" {
-				n, ok := number(s, 16)
+				n, ok := names.Number(s, 16)
 				if !ok {
 					return nil, false
 				}

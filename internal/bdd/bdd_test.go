@@ -124,6 +124,43 @@ func put(i int, f Field, v Value) int {
 	return i&^(15<<shift) | int(v.Lo)<<shift
 }
 
+func TestAsks(t *testing.T) {
+	u := New()
+	s := u.Or(u.And(u.Equal(x, Small(3)), u.Equal(z, Small(5))), u.Equal(x, Small(9)))
+	for f, want := range map[Field]bool{x: true, y: false, z: true} {
+		if got := u.Asks(s, f); got != want {
+			t.Errorf("%v: %v", f, got)
+		}
+	}
+	if rest := u.Cofactor(s, x, Small(9)); u.Asks(rest, x) || u.Asks(All, x) || u.Asks(rest, z) {
+		t.Error("a constant asks nothing")
+	}
+}
+
+func TestClasses(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 300 {
+		u := New()
+		s := combine(r, u, combine(r, u, random(r, u), random(r, u)), random(r, u)).set
+		for _, f := range fields {
+			count := 0
+			for left, values := range u.Classes(s, f) {
+				for _, i := range values {
+					for v := i.First.Lo; v <= i.Last.Lo; v++ {
+						count++
+						if u.Cofactor(s, f, Small(v)) != left {
+							t.Fatalf("%d is of another class", v)
+						}
+					}
+				}
+			}
+			if count != 16 {
+				t.Fatalf("%d values of 16", count)
+			}
+		}
+	}
+}
+
 func TestIntervals(t *testing.T) {
 	u, addr := New(), Field{3, 128}
 	want := []Interval{{Value{0, 0}, Value{0, 5}}, {Value{0, ^uint64(0)}, Value{1, 0}}, {Value{7, 7}, Value{7, 7}}, {Value{8, 0}, most(128)}}

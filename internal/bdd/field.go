@@ -1,6 +1,10 @@
 package bdd
 
-import "cmp"
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
 
 // Field is a number within a bit string: variables in a row, its highest bit first.
 type Field struct {
@@ -197,4 +201,83 @@ func (u *Universe) Witness(s Set, fields []Field) []Value {
 		}
 	}
 	return values
+}
+
+// Asks tells whether a set depends on a field.
+func (u *Universe) Asks(s Set, f Field) bool {
+	seen := map[Set]bool{}
+	var visit func(s Set) bool
+	visit = func(s Set) bool {
+		s &^= 1
+		v, lo, hi := u.ask(s)
+		if v >= f.end() || seen[s] {
+			return false
+		}
+		seen[s] = true
+		return v >= f.First || visit(lo) || visit(hi)
+	}
+	return visit(s)
+}
+
+// Classes divides the values of a field: those for which the same is left of a set stand together, by what is left.
+func (u *Universe) Classes(s Set, f Field) map[Set][]Interval {
+	cuts := map[Value]bool{{}: true}
+	seen := map[Set]bool{}
+	var visit func(s Set)
+	visit = func(s Set) {
+		s &^= 1
+		v, lo, hi := u.ask(s)
+		switch {
+		case v >= f.end() || seen[s]:
+			return
+		case v >= f.First:
+			u.cuts(s, f, 0, Value{}, cuts)
+		default:
+			visit(lo)
+			visit(hi)
+		}
+		seen[s] = true
+	}
+	visit(s)
+	firsts := slices.SortedFunc(maps.Keys(cuts), Value.Compare)
+	classes := map[Set][]Interval{}
+	for i, first := range firsts {
+		last := most(f.Bits)
+		if i+1 < len(firsts) {
+			last = before(firsts[i+1])
+		}
+		left := u.Cofactor(s, f, first)
+		if own := classes[left]; len(own) > 0 && next(own[len(own)-1].Last) == first {
+			own[len(own)-1].Last = last
+		} else {
+			classes[left] = append(own, Interval{first, last})
+		}
+	}
+	return classes
+}
+
+// cuts notes the values at which what is left of a set may change.
+func (u *Universe) cuts(s Set, f Field, i uint32, prefix Value, cuts map[Value]bool) {
+	cuts[prefix] = true
+	v, lo, hi := u.ask(s)
+	if v >= f.end() {
+		return
+	}
+	upper := prefix.set(i, f.Bits)
+	if v > f.First+i {
+		lo, hi = s, s
+		if i+1 == f.Bits {
+			return
+		}
+	}
+	u.cuts(lo, f, i+1, prefix, cuts)
+	u.cuts(hi, f, i+1, upper, cuts)
+}
+
+func before(v Value) Value {
+	if v.Lo == 0 {
+		v.Hi--
+	}
+	v.Lo--
+	return v
 }

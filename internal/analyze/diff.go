@@ -1,0 +1,288 @@
+package analyze
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"quaywall/internal/bdd"
+	"quaywall/internal/netfilter"
+	"quaywall/internal/netset"
+	"quaywall/internal/snapshot"
+)
+
+// Change is access that one host gives and another doesn't, by a protocol and some of its ports.
+type Change struct {
+	Family  netfilter.Family
+	Proto   uint8
+	Also    []uint8 // further protocols without ports of which the same is true
+	First   uint16  // ports that are dialled, 0 and 0 for protocols without
+	Last    uint16
+	From    Sources    // from where
+	To      netset.Set // addresses that are dialled
+	Witness Witness
+}
+
+// Witness is one packet of a change.
+type Witness struct {
+	Proto    uint8
+	Src, Dst netip.Addr
+	SrcPort  uint16
+	DstPort  uint16
+	In       string
+}
+
+// Difference is what two hosts let in differently. Where all of it is empty they let in the same, whatever the packet.
+type Difference struct {
+	Gained []Change // gets somewhere on the second host alone
+	Lost   []Change // on the first alone
+	Moved  []Change // on both, but to another place or by another way
+	More   bool     // there are more of one kind than Most
+}
+
+// Most bounds the changes of each kind that are told.
+const Most = 1000
+
+// Equal tells whether there is no difference.
+func (d Difference) Equal() bool { return len(d.Gained)+len(d.Lost)+len(d.Moved) == 0 }
+
+// Compare finds all that two hosts let in differently from outside, for connections that begin. Nobody has to listen.
+func Compare(before, after *snapshot.Host) Difference {
+	var d Difference
+	for _, family := range []netfilter.Family{netfilter.IPv4, netfilter.IPv6} {
+		f := newFields(family, interfacesOf(before, after))
+		a, b := newAnalyzer(before, f), newAnalyzer(after, f)
+		was, is := a.everything(), b.everything()
+		all, now := a.union(was), b.union(is)
+		d.Gained = append(d.Gained, b.changes(b.Diff(now, all), &d.More)...)
+		d.Lost = append(d.Lost, a.changes(a.Diff(all, now), &d.More)...)
+		moved := bdd.None
+		for at, set := range is {
+			moved = b.Or(moved, b.Diff(b.And(set, all), was[at]))
+		}
+		d.Moved = append(d.Moved, b.changes(moved, &d.More)...)
+	}
+	return d
+}
+
+// arrival is where packets get to.
+type arrival struct {
+	to   netip.AddrPort // that DNAT says; zero for where they were sent
+	port uint16         // that redirect says; 0 for none
+	out  string         // the interface; "" for this host
+}
+
+// everything is all packets that get anywhere from outside, by where they get.
+func (a *Analyzer) everything() map[arrival]bdd.Set {
+	reached := map[arrival]bdd.Set{}
+	in := a.passAll(flows{state{}: a.anywhere()}, beforeNAT, a.asItIs)
+	translated := flows{}
+	for st, set := range in {
+		if st.untracked {
+			a.add(translated, st, set)
+			continue
+		}
+		for then, passed := range a.through(dnat, st) {
+			a.add(translated, then, a.And(set, passed))
+		}
+	}
+	for nat, byNAT := range split(translated) {
+		if nat == nil {
+			a.untranslated(byNAT, reached)
+		} else {
+			a.translated(nat, byNAT, reached)
+		}
+	}
+	return reached
+}
+
+// anywhere is all that may come in from outside.
+func (a *Analyzer) anywhere() bdd.Set {
+	loopback := a.addrs(netfilter.Dst, loopbacks)
+	return a.Or(a.Diff(a.entry(netip.Addr{}), loopback), a.And(a.entry(netip.IPv6Loopback()), loopback))
+}
+
+// rewriting makes a stage's set one of packets as they came in.
+type rewriting func(bdd.Set) bdd.Set
+
+// asItIs is for packets whose destination is the one that was dialled.
+func (a *Analyzer) asItIs(set bdd.Set) bdd.Set { return a.dialled(set, netip.Addr{}, 0) }
+
+// passAll leads packets through a stage.
+func (a *Analyzer) passAll(in flows, s stage, rewrite rewriting) flows {
+	out := flows{}
+	for st, set := range in {
+		for then, passed := range a.through(s, st) {
+			a.add(out, then, a.And(set, rewrite(passed)))
+		}
+	}
+	return out
+}
+
+func (a *Analyzer) untranslated(in flows, reached map[arrival]bdd.Set) {
+	in = a.passAll(in, afterNAT, a.asItIs)
+	local := a.addrs(netfilter.Dst, a.local)
+	a.arrives(reached, arrival{}, a.passAll(a.within(in, local), input, func(set bdd.Set) bdd.Set {
+		return a.asItIs(a.leaving(set, ""))
+	}))
+	if !a.forwards() {
+		return
+	}
+	for dev, dsts := range a.routing.byDev {
+		routed := a.within(in, a.Diff(a.addrs(netfilter.Dst, dsts), local))
+		by := func(set bdd.Set) bdd.Set { return a.asItIs(a.leaving(set, dev)) }
+		a.arrives(reached, arrival{out: dev}, a.passAll(a.passAll(routed, forward, by), postrouting, by))
+	}
+}
+
+func (a *Analyzer) translated(nat *translation, in flows, reached map[arrival]bdd.Set) {
+	at := arrival{port: nat.port}
+	if nat.addr.IsValid() {
+		at = arrival{to: netip.AddrPortFrom(nat.addr, nat.port)}
+	}
+	if !nat.local && !a.local.Contains(nat.addr) {
+		at.out = a.routing.dev(nat.addr)
+	}
+	by := func(set bdd.Set) bdd.Set {
+		set = a.leaving(set, at.out)
+		if status, ok := a.places[netfilter.CtStatus]; ok {
+			set = a.Cofactor(set, status, bdd.Small(statusDNAT))
+		}
+		return a.dialled(set, nat.addr, nat.port)
+	}
+	in = a.passAll(in, afterNAT, by)
+	switch {
+	case at.out == "" && (nat.local || a.local.Contains(nat.addr)):
+		a.arrives(reached, at, a.passAll(in, input, by))
+	case at.out != "" && a.forwards():
+		a.arrives(reached, at, a.passAll(a.passAll(in, forward, by), postrouting, by))
+	}
+}
+
+func (a *Analyzer) arrives(reached map[arrival]bdd.Set, at arrival, in flows) {
+	if set := a.joined(in); set != bdd.None {
+		reached[at] = a.Or(reached[at], set)
+	}
+}
+
+func (a *Analyzer) within(in flows, set bdd.Set) flows {
+	out := flows{}
+	for st, all := range in {
+		a.add(out, st, a.And(all, set))
+	}
+	return out
+}
+
+func (a *Analyzer) leaving(set bdd.Set, dev string) bdd.Set {
+	return a.Cofactor(set, a.field(netfilter.OutIface), a.iface(dev))
+}
+
+// dialled turns what a stage says of packets that were rewritten to an address and a port, where these are given, into what
+// it says of the packets as they were dialled.
+func (a *Analyzer) dialled(set bdd.Set, addr netip.Addr, port uint16) bdd.Set {
+	if addr.IsValid() {
+		set = a.Cofactor(set, a.field(netfilter.Dst), number(addr))
+	}
+	if port != 0 {
+		set = a.Cofactor(set, a.field(netfilter.DstPort), bdd.Small(uint64(port)))
+	}
+	set = a.original(set, netfilter.CtOrigDstPort, netfilter.DstPort)
+	return a.original(set, netfilter.CtOrigDst, netfilter.Dst)
+}
+
+// original puts what is asked of the dialled end in the place of what is asked of the packet: value by value, for those
+// that the set tells apart. There are few: rules name single addresses and ports.
+func (a *Analyzer) original(set bdd.Set, asked, place netfilter.Field) bdd.Set {
+	from := a.field(asked)
+	if !a.Asks(set, from) {
+		return set
+	}
+	out := bdd.None
+	for part, values := range a.Classes(set, from) {
+		out = a.Or(out, a.And(part, a.Ranges(a.field(place), values)))
+	}
+	return out
+}
+
+func (a *Analyzer) union(reached map[arrival]bdd.Set) bdd.Set {
+	all := bdd.None
+	for _, set := range reached {
+		all = a.Or(all, set)
+	}
+	return all
+}
+
+// changes divides a set of packets by protocol and ports, and tells from where they come. more becomes true where there are
+// more than Most.
+func (a *Analyzer) changes(set bdd.Set, more *bool) []Change {
+	var all []Change
+	for set != bdd.None {
+		if len(all) == Most {
+			*more = true
+			break
+		}
+		w := a.witness(set)
+		c, part := a.change(set, w)
+		all = append(all, c)
+		set = a.Diff(set, part)
+	}
+	slices.SortFunc(all, func(x, y Change) int { return cmp.Or(cmp.Compare(x.Proto, y.Proto), cmp.Compare(x.First, y.First)) })
+	return all
+}
+
+func (a *Analyzer) witness(set bdd.Set) Witness {
+	asked := []netfilter.Field{netfilter.Dst, netfilter.DstPort, netfilter.Proto, netfilter.InIface, netfilter.Src, netfilter.SrcPort}
+	var at []bdd.Field
+	for _, f := range asked {
+		at = append(at, a.field(f))
+	}
+	v := a.Witness(a.likely(set), at)
+	return Witness{Dst: a.address(v[0]), DstPort: uint16(v[1].Lo), Proto: uint8(v[2].Lo), In: a.ifaces[min(v[3].Lo, uint64(len(a.ifaces)-1))],
+		Src: a.address(v[4]), SrcPort: uint16(v[5].Lo)}
+}
+
+// likely prefers packets that a person knows: TCP or UDP to this host, from a high port.
+func (a *Analyzer) likely(set bdd.Set) bdd.Set {
+	for _, wish := range []bdd.Set{
+		a.Diff(a.addrs(netfilter.Dst, a.local), a.addrs(netfilter.Dst, neverSources)), a.protos(6), a.protos(6, 17),
+		a.numbers(netfilter.SrcPort, 0, []netfilter.Range{{First: 40_000, Last: 60_000}}), a.numbers(netfilter.DstPort, 0, []netfilter.Range{{First: 1, Last: 65_535}}),
+	} {
+		if with := a.And(set, wish); with != bdd.None {
+			set = with
+		}
+	}
+	return set
+}
+
+// change is the part of a set that is of one protocol and of those ports which get what the witness's gets; protocols without
+// ports are taken together where they get the same.
+func (a *Analyzer) change(set bdd.Set, w Witness) (Change, bdd.Set) {
+	c := Change{Family: a.family, Proto: w.Proto, Witness: w}
+	proto, port := a.field(netfilter.Proto), a.field(netfilter.DstPort)
+	part := a.And(set, a.protos(uint64(w.Proto)))
+	if !slices.Contains(withPorts, uint64(w.Proto)) {
+		for _, i := range a.Classes(set, proto)[a.Cofactor(set, proto, bdd.Small(uint64(w.Proto)))] {
+			for n := i.First.Lo; n <= i.Last.Lo; n++ {
+				if n != uint64(w.Proto) && !slices.Contains(withPorts, n) {
+					c.Also = append(c.Also, uint8(n))
+					part = a.Or(part, a.And(set, a.protos(n)))
+				}
+			}
+		}
+	} else {
+		for _, i := range a.Classes(part, port)[a.Cofactor(part, port, bdd.Small(uint64(w.DstPort)))] {
+			if first, last := uint16(i.First.Lo), uint16(i.Last.Lo); first <= w.DstPort && w.DstPort <= last {
+				c.First, c.Last = first, last
+			}
+		}
+		part = a.And(part, a.numbers(netfilter.DstPort, 0, []netfilter.Range{{First: uint64(c.First), Last: uint64(c.Last)}}))
+	}
+	c.From, c.To = a.bySource(a.Exists(part, bdd.Field{First: 0, Bits: a.field(netfilter.InIface).First})), a.destinations(part)
+	return c, part
+}
+
+// destinations are the addresses that packets of a set are sent to.
+func (a *Analyzer) destinations(set bdd.Set) netset.Set {
+	dst := a.field(netfilter.Dst)
+	return a.members(a.only(set, dst), dst)
+}

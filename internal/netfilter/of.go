@@ -113,7 +113,11 @@ func ofMatch(m ruleset.Match) []Match {
 	case ruleset.CtStateMatch:
 		return []Match{Compare{Field: CtState, Values: Values{Numbers: ofBits(uint8(m.States), []uint64{0, 1, 2, 3, 4})}, Not: m.Not}}
 	case ruleset.DNATMatch:
-		return []Match{Compare{Field: CtStatus, Mask: statusDNAT, Values: one(statusDNAT), Not: m.Not}}
+		dnated := Compare{Field: CtStatus, Mask: statusDNAT, Values: one(statusDNAT)}
+		if m.Not { // nothing rewrote a packet without a connection either
+			return []Match{Any{Of: [][]Match{{dnated}}, Not: true}}
+		}
+		return []Match{dnated}
 	case ruleset.AddrTypeMatch:
 		field := map[ruleset.Field]Field{ruleset.Src: SrcType, ruleset.Dst: DstType}[m.Field]
 		return []Match{Compare{Field: field, Values: Values{Numbers: ofBits(uint8(m.Types), []uint64{2, 3, 5, 4})}, Not: m.Not}}

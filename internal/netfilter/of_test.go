@@ -72,7 +72,7 @@ func TestOf(t *testing.T) {
 		{planned()[2], []netfilter.Match{four, netfilter.Compare{Field: netfilter.Src, Values: netfilter.Values{Addrs: netset.MustParse("192.0.2.0/24")}, Not: true}}},
 		{planned()[4], []netfilter.Match{four, netfilter.In{Fields: []netfilter.Field{netfilter.Proto, netfilter.Dst, netfilter.DstPort, netfilter.Src}, Set: "cut4"}}},
 		{planned()[5], []netfilter.Match{netfilter.Any{Of: [][]netfilter.Match{{four, netfilter.Compare{Field: netfilter.Proto, Values: number(1)}}}, Not: true}}},
-		{planned()[10], []netfilter.Match{netfilter.Compare{Field: netfilter.CtStatus, Mask: 32, Values: number(32), Not: true}}},
+		{planned()[10], []netfilter.Match{netfilter.Any{Of: [][]netfilter.Match{{netfilter.Compare{Field: netfilter.CtStatus, Mask: 32, Values: number(32)}}}, Not: true}}},
 		{planned()[11], []netfilter.Match{netfilter.Compare{Field: netfilter.DstType, Values: netfilter.Values{Numbers: []netfilter.Range{{First: 2, Last: 2}, {First: 4, Last: 4}}}}}},
 	} {
 		if got := ofMatches(tt.match); !reflect.DeepEqual(got, tt.want) {

@@ -130,6 +130,11 @@ func (w *walk) deliver(e ending) *result {
 	r := &result{verdict: Accept, decided: w.decidedBy()}
 	at := w.pk
 	var answer ending
+	defer func() {
+		if r.delivered.Source == "" {
+			r.delivered.Source, r.delivered.SourcePort = at.src.String(), at.sport
+		}
+	}()
 	switch e.kind {
 	case endLocal:
 		sock := w.localDelivery(r)
@@ -349,6 +354,7 @@ func (w *walk) proxied(sock *snapshot.Socket, r *result) (problem bool) {
 		return true
 	}
 	at := w.pk
+	r.delivered.Source, r.delivered.SourcePort = at.src.String(), at.sport
 	w.leg = ProxyAnswer
 	w.answerOf(at)
 	if back := w.arrive(at.out, w.portOf(at.out)); back.kind != endLocal {

@@ -245,9 +245,9 @@ func (p *pkt) wayNumber(w *walk, f netfilter.Field) (v uint64, k knowledge, ok b
 	case netfilter.Bridged:
 		v, k = when(p.bridged)
 	case netfilter.SrcType:
-		v = uint64(w.addrType(p.src, ""))
+		v = uint64(w.addrType(p.src, w.link(p.src)))
 	case netfilter.DstType:
-		v = uint64(w.addrType(p.dst, ""))
+		v = uint64(w.addrType(p.dst, w.link(p.dst)))
 	case netfilter.SrcTypeIn:
 		v = uint64(w.addrType(p.src, p.in))
 	case netfilter.DstTypeIn:
@@ -274,6 +274,17 @@ func (p *pkt) wayNumber(w *walk, f netfilter.Field) (v uint64, k knowledge, ok b
 		return 0, 0, false
 	}
 	return v, k, true
+}
+
+// link is the interface that nf_tables asks of a link-local address for, unasked; "" for other addresses.
+func (w *walk) link(a netip.Addr) string {
+	switch {
+	case a.Is4() || !a.IsLinkLocalUnicast() || w.chain.table.Dialect != netfilter.NFT:
+		return ""
+	case w.pk.in == "":
+		return w.pk.out
+	}
+	return w.pk.in
 }
 
 // IPS_* bits of a connection's status.

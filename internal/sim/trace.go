@@ -36,6 +36,9 @@ type Delivery struct {
 	Name    string `json:"name,omitempty"` // of the process, the container or the interface
 	Address string `json:"address,omitempty"`
 	Port    uint16 `json:"port,omitempty"`
+	// Source is where the receiver sees it come from: for a container behind docker-proxy, the proxy.
+	Source     string `json:"source,omitempty"`
+	SourcePort uint16 `json:"source_port,omitempty"`
 }
 
 // Place is a rule, a base chain's policy (Rule is 0), or with Table "kernel" a decision that no rule made.

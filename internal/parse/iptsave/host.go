@@ -276,7 +276,7 @@ func ipsecPolicy(p *ruleReader, m *module) ([]netfilter.Match, bool) {
 }
 
 // rpfilter reads the match rpfilter.
-func rpfilter(p *ruleReader, m *module) ([]netfilter.Match, bool) {
+func rpfilter(_ *ruleReader, m *module) ([]netfilter.Match, bool) {
 	f, invert, byMark, local := netfilter.ReverseRoute, false, false, false
 	for _, o := range m.options {
 		switch o.name {
@@ -297,16 +297,16 @@ func rpfilter(p *ruleReader, m *module) ([]netfilter.Match, bool) {
 		return one(is)
 	}
 	// The ways back are those of packets without a mark, to addresses that aren't this host's.
-	either := [][]netfilter.Match{{is}}
+	either, unknown := [][]netfilter.Match{{is}}, netfilter.Opaque{Text: m.text()}
 	if byMark {
 		marked := netfilter.Compare{Field: netfilter.Mark, Values: netfilter.Values{Numbers: []netfilter.Range{{}}}, Not: true}
 		either[0] = append(either[0], equals(netfilter.Mark, 0, false))
-		either = append(either, append([]netfilter.Match{marked}, p.unread(m)...))
+		either = append(either, []netfilter.Match{marked, unknown})
 	}
 	if local {
 		ofHost := equals(netfilter.SrcType, 2, false)
 		either[0] = append(either[0], equals(netfilter.SrcType, 2, true))
-		either = append(either, append([]netfilter.Match{ofHost}, p.unread(m)...))
+		either = append(either, []netfilter.Match{ofHost, unknown})
 	}
 	return one(netfilter.Any{Of: either})
 }

@@ -161,6 +161,9 @@ var anyText = map[string]int{
 // none of these.
 func (p *ruleReader) general(o option, from, to int) int {
 	uses := 1
+	if n := len(p.mods); o.name == "--proto" && n > 0 && p.mods[n-1].name == "policy" {
+		return -1
+	}
 	switch o.name {
 	case "-s", "--source", "--src":
 		p.field(o, from, to, address(netfilter.Src))

@@ -46,6 +46,7 @@ var layers = map[string]layer{
 	"internal/parse/":   pure,
 	"internal/sim":      pure,
 	"internal/analyze":  pure,
+	"internal/doctor":   pure,
 
 	"internal/sysexec":            effects,
 	"internal/files":              effects,

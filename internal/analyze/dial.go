@@ -74,7 +74,6 @@ func (a *Analyzer) arrive(nat *translation, in flows, p place) []Way {
 	w := Way{}
 	if nat != nil {
 		w.Rule, w.Vague = nat.rule.Rule, nat.vague
-		p.dnat = true
 		if nat.addr.IsValid() {
 			p.dst = nat.addr
 		}
@@ -82,9 +81,10 @@ func (a *Analyzer) arrive(nat *translation, in flows, p place) []Way {
 			p.port = nat.shifted(p.port)
 		}
 	}
+	p.dnat = p.dst != p.origDst || p.port != p.origPort // else nothing is rewritten, and the kernel doesn't say so
 	w.To = netip.AddrPortFrom(p.dst, p.port)
 	in = a.pass(in, afterNAT, p)
-	if nat != nil && nat.local || a.local.Contains(p.dst) {
+	if a.local.Contains(p.dst) {
 		return a.deliver(w, in, p)
 	}
 	return a.forward(w, in, p)

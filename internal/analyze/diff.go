@@ -106,7 +106,15 @@ func (a *Analyzer) anywhere() bdd.Set {
 type rewriting func(bdd.Set) bdd.Set
 
 // asItIs is for packets whose destination is the one that was dialled.
-func (a *Analyzer) asItIs(set bdd.Set) bdd.Set { return a.dialled(set, netip.Addr{}, 0) }
+func (a *Analyzer) asItIs(set bdd.Set) bdd.Set { return a.dialled(a.status(set, 0), netip.Addr{}, 0) }
+
+// status is a set of packets whose connection has a status: statusDNAT, or 0.
+func (a *Analyzer) status(set bdd.Set, status uint64) bdd.Set {
+	if place, asked := a.places[netfilter.CtStatus]; asked {
+		return a.Cofactor(set, place, bdd.Small(status))
+	}
+	return set
+}
 
 // passAll leads packets through a stage.
 func (a *Analyzer) passAll(in flows, s stage, rewrite rewriting) flows {
@@ -119,44 +127,58 @@ func (a *Analyzer) passAll(in flows, s stage, rewrite rewriting) flows {
 	return out
 }
 
+// rewrites makes a set of packets as they are when they leave by an interface, "" for to this host, one of packets as they
+// came in.
+type rewrites func(set bdd.Set, out string) bdd.Set
+
 func (a *Analyzer) untranslated(in flows, reached map[arrival]bdd.Set) {
-	in = a.passAll(in, afterNAT, a.asItIs)
-	local := a.addrs(netfilter.Dst, a.local)
-	a.arrives(reached, arrival{}, a.passAll(a.within(in, local), input, func(set bdd.Set) bdd.Set {
-		return a.asItIs(a.leaving(set, ""))
-	}))
+	a.route(in, arrival{}, func(set bdd.Set, out string) bdd.Set { return a.asItIs(a.leaving(set, out)) }, reached)
+}
+
+// route leads packets from behind translation to where they arrive.
+func (a *Analyzer) route(in flows, at arrival, by rewrites, reached map[arrival]bdd.Set) {
+	in = a.passAll(in, afterNAT, func(set bdd.Set) bdd.Set { return by(set, "") })
+	to := func(all netset.Set) flows {
+		if at.to.IsValid() { // its address is the same for all packets
+			if all.Contains(at.to.Addr()) {
+				return in
+			}
+			return nil
+		}
+		return a.within(in, a.addrs(netfilter.Dst, all))
+	}
+	a.arrives(reached, at, a.passAll(to(a.local), input, func(set bdd.Set) bdd.Set { return by(set, "") }))
 	if !a.forwards() {
 		return
 	}
 	for dev, dsts := range a.routing.byDev {
-		routed := a.within(in, a.Diff(a.addrs(netfilter.Dst, dsts), local))
-		by := func(set bdd.Set) bdd.Set { return a.asItIs(a.leaving(set, dev)) }
-		a.arrives(reached, arrival{out: dev}, a.passAll(a.passAll(routed, forward, by), postrouting, by))
+		at.out = dev
+		leaves := func(set bdd.Set) bdd.Set { return by(set, dev) }
+		a.arrives(reached, at, a.passAll(a.passAll(to(dsts.Subtract(a.local)), forward, leaves), postrouting, leaves))
 	}
 }
 
 func (a *Analyzer) translated(nat *translation, in flows, reached map[arrival]bdd.Set) {
+	same := bdd.All
+	if nat.addr.IsValid() {
+		same = a.And(same, a.Equal(a.field(netfilter.Dst), number(nat.addr)))
+	}
+	if nat.port != 0 {
+		same = a.And(same, a.Equal(a.field(netfilter.DstPort), bdd.Small(uint64(nat.port))))
+	}
+	// What was dialled by the address and port that it is rewritten to isn't rewritten, and the kernel doesn't say so.
+	a.rewritten(nat, a.within(in, same), 0, reached)
+	a.rewritten(nat, a.within(in, same.Not()), statusDNAT, reached)
+}
+
+func (a *Analyzer) rewritten(nat *translation, in flows, status uint64, reached map[arrival]bdd.Set) {
 	at := arrival{port: nat.port}
 	if nat.addr.IsValid() {
 		at = arrival{to: netip.AddrPortFrom(nat.addr, nat.port)}
 	}
-	if !nat.local && !a.local.Contains(nat.addr) {
-		at.out = a.routing.dev(nat.addr)
-	}
-	by := func(set bdd.Set) bdd.Set {
-		set = a.leaving(set, at.out)
-		if status, ok := a.places[netfilter.CtStatus]; ok {
-			set = a.Cofactor(set, status, bdd.Small(statusDNAT))
-		}
-		return a.dialled(set, nat.addr, nat.port)
-	}
-	in = a.passAll(in, afterNAT, by)
-	switch {
-	case at.out == "" && (nat.local || a.local.Contains(nat.addr)):
-		a.arrives(reached, at, a.passAll(in, input, by))
-	case at.out != "" && a.forwards():
-		a.arrives(reached, at, a.passAll(a.passAll(in, forward, by), postrouting, by))
-	}
+	a.route(in, at, func(set bdd.Set, out string) bdd.Set {
+		return a.dialled(a.status(a.leaving(set, out), status), nat.addr, nat.port)
+	}, reached)
 }
 
 func (a *Analyzer) arrives(reached map[arrival]bdd.Set, at arrival, in flows) {

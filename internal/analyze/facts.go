@@ -28,6 +28,7 @@ type hostFacts struct {
 	types func(t int, iface string) netset.Set // the addresses of a type, of one interface or with "" of all
 	wayTo func(iface string) netset.Set        // the addresses that are routed out of an interface
 	set   func(t *netfilter.Table, name string) *netfilter.Set
+	first map[string]netip.Addr // the first address of an interface, of this family and not link-local
 }
 
 // routing is a host's routes of one family, as sets of addresses.
@@ -39,9 +40,15 @@ type routing struct {
 }
 
 func factsOf(h *snapshot.Host, family netfilter.Family) hostFacts {
-	f := hostFacts{kinds: map[string]string{}}
+	f := hostFacts{kinds: map[string]string{}, first: map[string]netip.Addr{}}
 	for _, i := range h.Inventory.Interfaces {
 		f.kinds[i.Name] = i.Kind
+		of := func(p netip.Prefix) bool {
+			return p.Addr().Is4() == (family == netfilter.IPv4) && !p.Addr().IsLinkLocalUnicast()
+		}
+		if at := slices.IndexFunc(i.Addrs, of); at >= 0 {
+			f.first[i.Name] = i.Addrs[at].Addr()
+		}
 	}
 	f.set = func(t *netfilter.Table, name string) *netfilter.Set {
 		if t.Dialect == netfilter.NFT {

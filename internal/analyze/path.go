@@ -186,10 +186,10 @@ func (a *Analyzer) at(set bdd.Set, p place) bdd.Set {
 	set = a.Cofactor(set, a.field(netfilter.OutIface), a.iface(p.out))
 	set = a.Cofactor(set, a.field(netfilter.CtOrigDst), number(p.origDst))
 	set = a.Cofactor(set, a.field(netfilter.CtOrigDstPort), bdd.Small(uint64(p.origPort)))
-	if at, ok := a.places[netfilter.CtStatus]; ok {
-		set = a.Cofactor(set, at, map[bool]bdd.Value{true: bdd.Small(statusDNAT)}[p.dnat])
+	if p.dnat {
+		return a.status(set, statusDNAT)
 	}
-	return set
+	return a.status(set, 0)
 }
 
 // pass leads packets through a stage.

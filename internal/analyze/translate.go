@@ -2,9 +2,11 @@ package analyze
 
 import (
 	"net/netip"
+	"strconv"
 
 	"quaywall/internal/bdd"
 	"quaywall/internal/netfilter"
+	"quaywall/internal/netset"
 )
 
 // translation is a rewriting of the destination, by a rule and for some of its packets.
@@ -13,7 +15,6 @@ type translation struct {
 	addr  netip.Addr // zero keeps the packet's
 	port  uint16     // 0 keeps the packet's
 	base  uint16     // 0, or the port that goes to port: those behind it go to those behind
-	local bool       // to this host: redirect
 	vague bool       // to one of several, or one that isn't known
 }
 
@@ -27,8 +28,12 @@ func (w *walker) translate(r rule, a netfilter.Translate, st state, set bdd.Set,
 	if m := w.table.Set(a.Map); m != nil {
 		elements = m.Elements
 	}
-	if len(a.Fields) == 0 {
-		st.nat = w.translation(r, a.Kind, a.Addrs, a.Ports, a.Base, -1)
+	switch {
+	case a.Kind == netfilter.Redirect:
+		w.redirect(r, a, st, set, accepted)
+		return
+	case len(a.Fields) == 0:
+		st.nat = w.translation(r, a, a.Addrs, a.Ports, "")
 		w.add(accepted, st, set)
 		return
 	}
@@ -41,7 +46,7 @@ func (w *walker) translate(r rule, a netfilter.Translate, st state, set bdd.Set,
 		set = w.Diff(set, hit)
 		addrs, ports := destination(e.To)
 		with := st
-		with.nat = w.translation(r, a.Kind, addrs, ports, 0, i)
+		with.nat = w.translation(r, a, addrs, ports, strconv.Itoa(i))
 		w.add(accepted, with, hit)
 	}
 	w.add(accepted, st, set) // a packet that no element holds breaks the rule off, and goes on unchanged
@@ -59,18 +64,28 @@ func destination(to []netfilter.Values) (addrs netfilter.Values, ports []netfilt
 	return addrs, ports
 }
 
-type translationKey struct {
-	rule    *netfilter.Rule
-	element int // of its map; -1 for none
+// redirect sends packets to the interface that they came in by: to its first address. By one that has none they are dropped.
+func (w *walker) redirect(r rule, a netfilter.Translate, st state, set bdd.Set, accepted flows) {
+	for _, name := range w.ifaces {
+		if addr, ok := w.facts.first[name]; ok {
+			st.nat = w.translation(r, a, netfilter.Values{Addrs: netset.OfAddrs(addr)}, a.Ports, name)
+			w.add(accepted, st, w.And(set, w.names(netfilter.InIface, []string{name})))
+		}
+	}
 }
 
-// translation gives one for a rule and element, always the same: states are compared by it.
-func (s *space) translation(r rule, kind netfilter.NATKind, addrs netfilter.Values, ports []netfilter.Range, base uint16, element int) *translation {
-	key := translationKey{r.Rule, element}
+type translationKey struct {
+	rule *netfilter.Rule
+	part string // of its packets: which element of a map, or which interface; "" for all
+}
+
+// translation gives one for a rule and a part of its packets, always the same: states are compared by it.
+func (s *space) translation(r rule, a netfilter.Translate, addrs netfilter.Values, ports []netfilter.Range, part string) *translation {
+	key := translationKey{r.Rule, part}
 	if t := s.translations[key]; t != nil {
 		return t
 	}
-	t := &translation{rule: r, local: kind == netfilter.Redirect}
+	t := &translation{rule: r}
 	own := addrs.Addrs.V4()
 	if s.family == netfilter.IPv6 {
 		own = addrs.Addrs.V6()
@@ -86,12 +101,12 @@ func (s *space) translation(r rule, kind netfilter.NATKind, addrs netfilter.Valu
 	case len(ports) == 0:
 	case len(ports) == 1 && ports[0].First == ports[0].Last:
 		t.port = uint16(ports[0].First)
-	case len(ports) == 1 && base != 0:
-		t.port, t.base = uint16(ports[0].First), base
+	case len(ports) == 1 && a.Base != 0:
+		t.port, t.base = uint16(ports[0].First), a.Base
 	default:
 		t.port, t.vague = uint16(ports[0].First), true
 	}
-	t.vague = t.vague || kind == netfilter.Netmap
+	t.vague = t.vague || a.Kind == netfilter.Netmap
 	s.translations[key] = t
 	return t
 }

@@ -117,7 +117,7 @@ func (p *parser) enter() bool {
 }
 
 func (p *parser) problem(message, hint string) {
-	p.problems.Errorf(diag.Pos{File: p.file, Line: p.lineAt(p.begins)}, hint, "%s", message)
+	p.problems.Warnf(diag.Pos{File: p.file, Line: p.lineAt(p.begins)}, hint, "%s", message)
 }
 
 // object reads one object of the listing. It tells whether it is one.

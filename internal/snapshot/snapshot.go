@@ -1,8 +1,8 @@
 // Package snapshot is everything about one host's packets at one moment: its rules, interfaces, routes, sockets, and what
 // Docker says.
 //
-// A snapshot is read from a folder that another host's "quaywall snapshot" or ordinary tools wrote (Read), or from this host
-// (package collect). Explain, audit, diff and doctor work on it and on nothing else.
+// Package collect reads a snapshot from a folder that another host's "quaywall snapshot" or ordinary tools wrote, or takes one
+// of this host. Explain, audit, diff and doctor work on it and on nothing else.
 //
 // Be aware: any part but the rules may be missing. What is missing is named in Missing, with what can't be known without it,
 // and is empty here: whoever uses a part asks Has first where empty means something else than unknown.
@@ -11,6 +11,7 @@ package snapshot
 import (
 	"net/netip"
 
+	"quaywall/internal/diag"
 	"quaywall/internal/inventory"
 	"quaywall/internal/netfilter"
 )
@@ -28,6 +29,7 @@ type Host struct {
 	Sysctls    map[string]string
 	Containers []Container
 	Missing    []Missing
+	Problems   diag.List // what of the files isn't understood, with its place
 }
 
 // Part is a part of a snapshot that may be missing.

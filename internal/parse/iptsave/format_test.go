@@ -125,7 +125,7 @@ func TestMinusSIsTheSame(t *testing.T) {
 
 // FuzzParse: nothing panics, and what was read is read again from what it is printed as.
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"legacy.save", "nft6.save", "legacy.S"} {
+	for _, name := range []string{"legacy.save", "nft6.save", "legacy.S", "nft.Lnv", "legacy6.L", "nft.mangle.L"} {
 		f.Add(readDump(f, name), uint8(0))
 	}
 	f.Add(docker, uint8(1))

@@ -64,7 +64,7 @@ func (p *ruleReader) meaning(m *module) []netfilter.Match {
 // unread is a match that isn't understood.
 func (p *ruleReader) unread(m *module) []netfilter.Match {
 	text := m.text()
-	if !opaqueMatches[m.name] {
+	if !opaqueMatches[m.name] && !m.has("--lost") {
 		p.reader.once("match "+m.name, "", "%s is not understood", shorten(text))
 	}
 	return []netfilter.Match{netfilter.Opaque{Text: text}}

@@ -42,7 +42,8 @@ type reader struct {
 	dialect  netfilter.Dialect
 	skip     bool // this part of the text is of arptables or ebtables
 	tables   []*netfilter.Table
-	table    *table // that is read now
+	table    *table   // that is read now
+	listing  *listing // that is read now
 	byPlace  map[place]*table
 	words    []word
 	rule     ruleReader
@@ -107,8 +108,8 @@ func (r *reader) next() bool {
 	r.number += r.rest + 1
 	r.rest = 0
 	end := lineEnd(r.text, 0)
-	if whole := r.text[:end]; strings.IndexByte(whole, '"') >= 0 && isRule(whole) {
-		for to := end; openQuote(r.text[:to]); r.rest++ {
+	if goesOn := openAtEnd(r.text[:end], r.listing != nil); goesOn != nil {
+		for to := end; goesOn(r.text[:to]); r.rest++ {
 			if r.rest == maxLines || to == len(r.text) || beginsLine(r.text[to+1:]) {
 				r.rest, end = 0, lineEnd(r.text, 0)
 				break
@@ -128,6 +129,22 @@ func lineEnd(text string, from int) int {
 		return from + n
 	}
 	return len(text)
+}
+
+// openAtEnd is what tells whether a line that begins like this goes on behind it; nil where it doesn't.
+func openAtEnd(line string, isListed bool) func(string) bool {
+	switch {
+	case isListed && openComment(line):
+		return openComment
+	case !isListed && strings.IndexByte(line, '"') >= 0 && isRule(line):
+		return openQuote
+	}
+	return nil
+}
+
+// openComment tells whether a comment of a listing isn't closed.
+func openComment(line string) bool {
+	return strings.LastIndex(line, "/*") > strings.LastIndex(line, "*/")
 }
 
 // isRule tells whether a line may be a rule.
@@ -154,6 +171,10 @@ func (r *reader) take() {
 	trimmed := strings.TrimLeft(line, " \t")
 	switch {
 	case trimmed == "":
+		r.endListing()
+	case strings.HasPrefix(line, "Chain ") && r.beginListing(line):
+	case r.listing != nil:
+		r.takeListed(line)
 	case trimmed[0] == '#':
 		r.comment(trimmed)
 	case r.skip:
@@ -286,6 +307,7 @@ func (r *reader) endTable(committed bool) {
 
 // end finishes all tables.
 func (r *reader) end() {
+	r.endListing()
 	r.endTable(false)
 	for _, t := range r.tables {
 		r.resolve(r.byPlace[place{t.Family, t.Dialect, t.Name}])

@@ -77,7 +77,7 @@ type ruleReader struct {
 	actions map[string][]netfilter.Action
 	mods    []module
 	out     []netfilter.Match
-	skipped []bool // words that are no part of the rule's text
+	kept    []word // words without comments and counters
 	// Of the rule that is read now.
 	line     string
 	words    []word
@@ -96,21 +96,75 @@ const maxKept = 1 << 15
 // reset begins with rules of another family or variant.
 func (p *ruleReader) reset(r *reader) {
 	*p = ruleReader{reader: r, family: r.family, matches: map[string][]netfilter.Match{}, actions: map[string][]netfilter.Action{},
-		mods: p.mods[:0], out: p.out[:0], skipped: p.skipped[:0]}
+		mods: p.mods[:0], out: p.out[:0], kept: p.kept[:0]}
 }
 
 // read reads the words of a line that stand behind the chain's name.
 func (p *ruleReader) read(line string, ws []word) *netfilter.Rule {
-	p.line, p.words, p.plain, p.whole = line, ws, strings.IndexByte(line, '"') < 0, true
 	p.comment, p.count, p.hasProto, p.actionsN = "", nil, false, 0
-	p.mods, p.out, p.skipped = p.mods[:0], p.out[:0], append(p.skipped[:0], make([]bool, len(ws))...)
-	for i := 0; i < len(ws); {
+	p.line, p.words, p.plain = line, p.withoutNotes(ws), strings.IndexByte(line, '"') < 0
+	p.whole = len(p.words) == len(ws)
+	p.mods, p.out = p.mods[:0], p.out[:0]
+	for i := 0; i < len(p.words); {
 		i = p.item(i)
 	}
 	rule := &netfilter.Rule{Comment: p.comment, Count: p.count, Actions: p.convert()}
 	rule.Text = p.text()
-	rule.Matches = slices.Clone(p.out)
+	if len(p.out) > 0 {
+		rule.Matches = slices.Clone(p.out)
+	}
 	return rule
+}
+
+// withoutNotes takes comments and counters out of the words of a rule.
+func (p *ruleReader) withoutNotes(ws []word) []word {
+	if !slices.ContainsFunc(ws, isNote) {
+		return ws
+	}
+	for before := -1; before != len(ws); {
+		before = len(ws)
+		p.kept = p.kept[:0]
+		for i := 0; i < len(ws); {
+			n := p.note(ws[i:])
+			if n == 0 {
+				n = 1
+				if ws[i].isOption() {
+					n += anyText[ws[i].text]
+				}
+				n = min(n, len(ws)-i)
+				p.kept = append(p.kept, ws[i:i+n]...)
+			}
+			i += n
+		}
+		ws = append(ws[:0], p.kept...)
+	}
+	return ws
+}
+
+func isNote(w word) bool {
+	return w.is("--comment") || w.is("comment") || w.is("-c") || w.is("--set-counters")
+}
+
+// note reads a comment or counters at the beginning of words, and tells how many words they take.
+func (p *ruleReader) note(ws []word) int {
+	switch {
+	case (ws[0].is("-m") || ws[0].is("--match")) && len(ws) > 1 && ws[1].text == "comment":
+		return 2
+	case ws[0].is("--comment") && len(ws) > 1:
+		if p.comment != "" && ws[1].text != "" {
+			p.comment += " "
+		}
+		p.comment += ws[1].text
+		return 2
+	case ws[0].is("--comment"):
+		return 1
+	case (ws[0].is("-c") || ws[0].is("--set-counters")) && len(ws) > 2:
+		if c := countOf(ws[1].text, ws[2].text); c != nil {
+			p.count = c
+			return 3
+		}
+	}
+	return 0
 }
 
 // item reads one option and its arguments, and returns where the next begins.
@@ -187,40 +241,12 @@ func (p *ruleReader) general(o option, from, to int) int {
 	case "-g", "--goto":
 		p.actionsN++
 		p.begin("-g", o, from, to)
-	case "--comment":
-		p.addComment(o, from, to)
-	case "-c", "--set-counters":
-		uses = 2
-		if len(o.args) >= 2 {
-			p.count = countOf(o.args[0].text, o.args[1].text)
-			p.leaveOut(from, from+3)
-		}
 	case "-4", "--ipv4", "-6", "--ipv6":
 		uses = 0
 	default:
 		return -1
 	}
 	return max(len(o.args)-uses, 0)
-}
-
-// leaveOut keeps words out of the rule's text.
-func (p *ruleReader) leaveOut(from, to int) {
-	p.whole = false
-	for i := from; i < to; i++ {
-		p.skipped[i] = true
-	}
-}
-
-func (p *ruleReader) addComment(o option, from, to int) {
-	text := ""
-	if len(o.args) > 0 {
-		text, to = o.args[0].text, to-len(o.args)+1
-	}
-	if p.comment != "" && text != "" {
-		p.comment += " "
-	}
-	p.comment += text
-	p.leaveOut(from, to)
 }
 
 // begin begins a match or the target.
@@ -231,10 +257,6 @@ func (p *ruleReader) begin(kind string, o option, from, to int) {
 	}
 	to -= len(o.args) - 1
 	name := o.args[0].text
-	if kind == "-m" && name == "comment" {
-		p.leaveOut(from, to)
-		return
-	}
 	if n := len(p.mods); n < cap(p.mods) {
 		p.mods = p.mods[:n+1]
 		p.mods[n].options = p.mods[n].options[:0]
@@ -366,13 +388,7 @@ func (p *ruleReader) text() string {
 		}
 		return p.line[ws[0].at:ws[len(ws)-1].end]
 	}
-	var b []byte
-	for i, w := range ws {
-		if !p.skipped[i] {
-			b = appendWord(b, w)
-		}
-	}
-	return string(b)
+	return join(ws)
 }
 
 // convert makes matches and actions of the modules.

@@ -71,7 +71,8 @@ type TProxy struct {
 }
 
 // Assign writes a field: the new value is what it was, without the bits of Mask, xor Value. Of a connection's mark to the
-// packet's, or the other way, From says so, and Value counts for nothing.
+// packet's, or the other way, From says so, and Value counts for nothing. Of CtLabel Value is the number of a bit that is
+// set, and Mask counts for nothing.
 type Assign struct {
 	Field    Field // Mark, CtMark, CtZone, CtLabel, DSCP, ECN, TTL, Priority
 	Mask     uint64

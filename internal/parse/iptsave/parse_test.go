@@ -149,6 +149,8 @@ func TestMatches(t *testing.T) {
 		{"-m mark --mark 0/0", []match{netfilter.Any{Not: true}}},
 		{"-m connmark --mark 0x20/0x20", []match{bits(netfilter.CtMark, 32, 32, false)}},
 		{"-m connlabel ! --label 3", []match{not(nums(netfilter.CtLabel, false, 3, 3))}},
+		{"-m connlabel --label 3 --set -j X", []match{nums(netfilter.CtDirection, false, 0, 1)}},
+		{"-m connlabel --label 3 --set -m ttl --ttl-eq 1", []match{netfilter.Opaque{Text: "-m connlabel --label 3 --set"}, nums(netfilter.TTL, false, 1, 1)}},
 		{"-m mac ! --mac-source 02:00:00:00:00:0A", []match{nums(netfilter.SrcMAC, true, 0x02000000000a, 0x02000000000a)}},
 		{"-m physdev --physdev-is-bridged --physdev-in veth+", []match{nums(netfilter.Bridged, false, 1, 1), named(netfilter.InBridgePort, false, "veth*")}},
 		{"-m physdev ! --physdev-is-in", []match{named(netfilter.InBridgePort, false, "")}},
@@ -312,6 +314,7 @@ func TestTargets(t *testing.T) {
 		{"-j SYNPROXY --sack-perm", netfilter.OpaqueAction{Text: "-j SYNPROXY --sack-perm"}},
 		{"-j AUDIT --type drop", netfilter.Note{Text: "-j AUDIT --type drop"}},
 		{"-j TRACE", netfilter.Note{Text: "-j TRACE"}},
+		{"-m connlabel --label \"86\" --set", netfilter.Assign{Field: netfilter.CtLabel, Value: 86}},
 	} {
 		got := parseRule(t, netfilter.IPv4, c.spec).Actions
 		if c.want == nil && len(got) == 0 {

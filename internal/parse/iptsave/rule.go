@@ -393,17 +393,23 @@ func (p *ruleReader) text() string {
 
 // convert makes matches and actions of the modules.
 func (p *ruleReader) convert() []netfilter.Action {
-	var actions []netfilter.Action
+	var before, actions []netfilter.Action
 	for i := range p.mods {
 		m := &p.mods[i]
-		if m.word == "-m" {
+		switch {
+		case m.word != "-m":
+			actions = p.target(m)
+		case m.name == "connlabel" && m.has("--set") && !slices.ContainsFunc(p.mods[i+1:], func(m module) bool { return m.word == "-m" }):
+			before = p.setLabel(m)
+		default:
 			p.match(m)
-			continue
 		}
-		actions = p.target(m)
 	}
-	if p.actionsN > 1 {
+	switch {
+	case p.actionsN > 1:
 		return []netfilter.Action{netfilter.OpaqueAction{Text: "more than one target"}}
+	case len(before) > 0:
+		return append(before, actions...)
 	}
 	return actions
 }

@@ -130,7 +130,19 @@ func ctExpire(_ *ruleReader, o option) ([]netfilter.Match, bool) {
 	return []netfilter.Match{netfilter.Stateful{Kind: "ctexpire", Text: "-m conntrack" + string(o.text(nil)), Fresh: (first == 0) != o.not}}, ok
 }
 
-// connlabel: with --set it sets the label, which nothing here can say of a match.
+// setLabel reads the last match of a rule where it is connlabel with --set: a packet with a connection meets it, and it does
+// something before the target.
+func (p *ruleReader) setLabel(m *module) []netfilter.Action {
+	n, ok := names.Number(m.value("--label"), 7)
+	if !ok || len(m.options) != 2 || m.options[0].not || m.options[1].not {
+		p.match(m)
+		return nil
+	}
+	p.out = append(p.out, between(netfilter.CtDirection, 0, 1, false))
+	return []netfilter.Action{netfilter.Assign{Field: netfilter.CtLabel, Value: n}}
+}
+
+// connlabel: that --set sets the label nothing can say of a match that others follow.
 func connlabel(_ *ruleReader, m *module) ([]netfilter.Match, bool) {
 	if len(m.options) != 1 || m.options[0].name != "--label" {
 		return nil, false

@@ -58,7 +58,6 @@
 -A INPUT -m cgroup --cgroup 5 -c 0 0 -j DROP
 -A INPUT -m connlabel --label "3" -c 0 0 -j DROP
 -A INPUT -m connlabel ! --label "4" --set -c 0 0 -j DROP
--A INPUT -m rateest --rateest a --rateest-lt --rateest-bps 0bit -c 0 0 -j DROP
 -A INPUT -m comment --comment "a \"b\" \'c\' \\ d" -m comment --comment e -c 0 0 -j DROP
 -A INPUT -m comment --comment -j -c 0 0 -j DROP
 -A INPUT -c 0 0 -j LOG --log-prefix "x y: " --log-tcp-sequence --log-uid

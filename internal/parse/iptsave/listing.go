@@ -21,7 +21,7 @@ type listing struct {
 func (r *reader) beginListing(line string) bool {
 	rest := strings.TrimPrefix(line, "Chain ")
 	name, note, ok := strings.Cut(rest, " (")
-	if !ok || name == "" || strings.Contains(name, " ") || !strings.HasSuffix(note, ")") {
+	if !ok || !isChainName(name) || !strings.HasSuffix(note, ")") {
 		return false
 	}
 	fields := strings.Fields(strings.TrimSuffix(note, ")"))

@@ -93,20 +93,9 @@ func withoutText(m match) match {
 	return m
 }
 
-// inDoubt tells whether something of a rule isn't understood, or is about nothing that a verdict depends on.
+// inDoubt tells whether something of a rule isn't understood, or all that it does is nothing that a verdict depends on.
 func inDoubt(r *netfilter.Rule) bool {
-	for _, m := range r.Matches {
-		if _, ok := m.(netfilter.Opaque); ok {
-			return true
-		}
-	}
-	for _, a := range r.Actions {
-		switch a.(type) {
-		case netfilter.OpaqueAction, netfilter.Note:
-			return true
-		}
-	}
-	return false
+	return isOpaque(r) || slices.ContainsFunc(r.Actions, func(a netfilter.Action) bool { _, ok := a.(netfilter.Note); return ok })
 }
 
 // TestListingsByHand: listings of old versions, and what people paste.

@@ -80,7 +80,7 @@ func newReader(text string, o Options) *reader {
 	if r.family != netfilter.IPv4 && r.family != netfilter.IPv6 {
 		r.family = guessFamily(text)
 	}
-	if r.dialect == netfilter.NFT {
+	if r.dialect != netfilter.IPTablesLegacy {
 		r.dialect = netfilter.IPTablesNFT
 	}
 	r.rule.reset(r)
@@ -352,7 +352,7 @@ func (t *table) chain(name string) *netfilter.Chain {
 // chainLine reads what stands behind the colon of ":INPUT ACCEPT [1:2]".
 func (r *reader) chainLine(line string) {
 	r.words, _ = split(line, r.words[:0])
-	if len(r.words) == 0 {
+	if len(r.words) == 0 || !isChainName(r.words[0].text) {
 		r.stray()
 		return
 	}
@@ -364,6 +364,9 @@ func (r *reader) chainLine(line string) {
 		c.Count = counts(r.words[2].text)
 	}
 }
+
+// isChainName tells whether iptables lets a chain be called so.
+func isChainName(s string) bool { return s != "" && !strings.ContainsAny(s, " \t\n\v\f") }
 
 // policy sets the policy of a chain.
 func (r *reader) policy(c *netfilter.Chain, name string) {
@@ -419,6 +422,10 @@ func (r *reader) command(line string) {
 		return
 	}
 	name := ws[1].text
+	if !isChainName(name) {
+		r.stray()
+		return
+	}
 	switch ws[0].text {
 	case "-A", "--append":
 		r.add(name, line, ws[2:], count, -1)

@@ -333,11 +333,9 @@ func (r *reader) elementOptions(s *set, e *netfilter.Element, text string) (wild
 			} else {
 				e.Count.Bytes = n
 			}
-		case "timeout":
-			value, text, _ = strings.Cut(text, " ")
-			s.Dynamic = true
-		case "skbmark", "skbprio", "skbqueue":
+		case "timeout", "skbmark", "skbprio", "skbqueue":
 			_, text, _ = strings.Cut(text, " ")
+			s.Dynamic = s.Dynamic || word == "timeout"
 		case "nomatch":
 			e.Not = true
 		case "wildcard":

@@ -3,6 +3,7 @@ package sim
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,14 +15,15 @@ import (
 
 // network is a host's interfaces and routes, prepared.
 type network struct {
-	host   *snapshot.Host
-	ifaces map[string]*inventory.Interface
-	links  map[string]*snapshot.Link
-	tables map[tableKey]*routeTable
-	rules  map[bool][]snapshot.RoutingRule // by "is IPv4"
-	inside map[string]bool                 // bridges of Docker's
-	blind  bool                            // neither routes nor addresses are known
-	gates  map[netip.Addr]bool             // addresses that Docker's bridges would have, where that isn't known
+	host    *snapshot.Host
+	ifaces  map[string]*inventory.Interface
+	byIndex []*inventory.Interface
+	links   map[string]*snapshot.Link
+	tables  map[tableKey]*routeTable
+	rules   map[bool][]snapshot.RoutingRule // by "is IPv4"
+	inside  map[string]bool                 // bridges of Docker's
+	blind   bool                            // neither routes nor addresses are known
+	gates   map[netip.Addr]bool             // addresses that Docker's bridges would have, where that isn't known
 }
 
 type tableKey struct {
@@ -40,7 +42,9 @@ func newNetwork(h *snapshot.Host) *network {
 		rules: map[bool][]snapshot.RoutingRule{}, inside: map[string]bool{}, gates: map[netip.Addr]bool{}}
 	for i := range h.Inventory.Interfaces {
 		n.ifaces[h.Inventory.Interfaces[i].Name] = &h.Inventory.Interfaces[i]
+		n.byIndex = append(n.byIndex, &h.Inventory.Interfaces[i])
 	}
+	slices.SortStableFunc(n.byIndex, func(a, b *inventory.Interface) int { return cmp.Compare(a.Index, b.Index) })
 	for i := range h.Links {
 		n.links[h.Links[i].Name] = &h.Links[i]
 	}
@@ -105,9 +109,9 @@ func (n *network) guessRoutes() []snapshot.Route {
 	var routes []snapshot.Route
 	for name, i := range n.ifaces {
 		for _, p := range i.Addrs {
-			bits := p.Addr().BitLen()
-			routes = append(routes, snapshot.Route{Table: "local", Type: typeLocal, Dst: netip.PrefixFrom(p.Addr(), bits), Dev: name, Src: p.Addr()})
-			if p.Bits() < bits {
+			length := p.Addr().BitLen()
+			routes = append(routes, snapshot.Route{Table: "local", Type: typeLocal, Dst: netip.PrefixFrom(p.Addr(), length), Dev: name, Src: p.Addr()})
+			if p.Bits() < length {
 				routes = append(routes, snapshot.Route{Table: "main", Type: typeUnicast, Dst: p.Masked(), Dev: name, Src: p.Addr()})
 			}
 		}
@@ -257,11 +261,11 @@ func (t *routeTable) find(q *asked, strict bool, suppress int) *snapshot.Route {
 	if t == nil {
 		return nil
 	}
-	for _, bits := range t.lengths {
-		if bits <= suppress {
+	for _, length := range t.lengths {
+		if length <= suppress {
 			break
 		}
-		p, err := q.dst.WithZone("").Prefix(bits)
+		p, err := q.dst.WithZone("").Prefix(length)
 		if err != nil {
 			continue
 		}
@@ -346,25 +350,75 @@ func (n *network) has(dev string, a netip.Addr) bool {
 	return i != nil && slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
-// bestOn is the address of an interface whose network an address is in, else its first of the same family and scope.
+// bestOn is the address that an interface would send by to an address near it: one of its own whose network that is in, else
+// its first; where it has none, one of another interface.
 func (n *network) bestOn(dev string, near netip.Addr) netip.Addr {
-	i := n.ifaces[dev]
-	if i == nil {
-		return netip.Addr{}
+	if near.Is6() {
+		return n.best6(dev, near)
 	}
 	var first netip.Addr
-	for _, p := range i.Addrs {
-		a := p.Addr()
-		switch {
-		case a.Is4() != near.Is4() || a.IsLinkLocalUnicast() != near.IsLinkLocalUnicast() && a.Is6():
-			continue
-		case p.Contains(near):
-			return a
-		case !first.IsValid():
-			first = a
+	if i := n.ifaces[dev]; i != nil {
+		for _, p := range i.Addrs {
+			switch a := p.Addr(); {
+			case !a.Is4() || a.IsLoopback():
+			case p.Contains(near):
+				return a
+			case !first.IsValid():
+				first = a
+			}
+		}
+	}
+	if first.IsValid() {
+		return first
+	}
+	for _, i := range n.byIndex {
+		for _, p := range i.Addrs {
+			if a := p.Addr(); a.Is4() && !a.IsLoopback() {
+				return a
+			}
 		}
 	}
 	return first
+}
+
+// best6 chooses a source as RFC 6724 has it: the address itself, one of the same scope, of the interface, with the longest
+// common prefix.
+func (n *network) best6(dev string, to netip.Addr) (best netip.Addr) {
+	score := [4]int{-1}
+	for _, i := range n.byIndex {
+		for _, p := range i.Addrs {
+			a := p.Addr()
+			if a.Is4() || to.IsLinkLocalUnicast() && i.Name != dev {
+				continue
+			}
+			s := [4]int{bit(a == to), bit(isNarrow(a) == isNarrow(to)), bit(i.Name == dev), min(common(a, to), p.Bits())}
+			if slices.Compare(s[:], score[:]) > 0 {
+				best, score = a, s
+			}
+		}
+	}
+	return best
+}
+
+// isNarrow tells whether an address is of one link or one host alone.
+func isNarrow(a netip.Addr) bool { return a.IsLinkLocalUnicast() || a.IsLoopback() }
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// common is how many bits two addresses have in common at their beginning.
+func common(a, b netip.Addr) int {
+	x, y := a.As16(), b.As16()
+	for i := range x {
+		if d := x[i] ^ y[i]; d != 0 {
+			return 8*i + bits.LeadingZeros8(d)
+		}
+	}
+	return 128
 }
 
 // addressOn is the address of an interface that REDIRECT leads to: the first of IPv4, the first of the same scope of IPv6.

@@ -83,7 +83,7 @@ func TestSimulatorReadsPolicies(t *testing.T) {
 		h.Rules.Tables = append(netfilter.Of(c.rules), dnatTables()...)
 		s := sim.New(h)
 		for _, p := range c.probes {
-			if p.flood > 0 || p.narrow || p.lost() || p.pieces > 1 || p.badSum || p.isFlooded() || p.pk.State == packet.Untracked || isToMany(p.pk.Dst) {
+			if p.flood > 0 || p.narrow || p.lost() || p.pieces > 1 || p.badSum || p.isFlooded() || p.pk.State == packet.Untracked || isToMany(p.pk.Dst) || isIn(linked6, p.pk.Dst) {
 				continue
 			}
 			tr, err := s.Explain(packet.Query{Packet: p.pk, FromHost: p.pk.In == ""}, sim.Options{})

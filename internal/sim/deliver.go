@@ -441,17 +441,13 @@ func (n *network) isDocker(name string) bool {
 
 // answerOf turns a delivered packet into its answer.
 func (w *walk) answerOf(p pkt) {
-	a := pkt{tuple: p.reversed(), proto: p.proto, family: p.family, state: packet.Established, reply: true, icmpType: p.icmpType}
-	switch p.proto {
-	case protoTCP:
+	a := pkt{tuple: p.reversed(), proto: p.proto, family: p.family, state: packet.Established, reply: true}
+	a.icmpType = answerType(p.proto, p.icmpType)
+	if p.proto == protoTCP {
 		a.flags = packet.ACK
 		if p.flags == packet.SYN {
 			a.flags = packet.SYN | packet.ACK
 		}
-	case protoICMP:
-		a.icmpType = 0
-	case protoICMPv6:
-		a.icmpType = 129
 	}
 	if p.ct == nil { // nobody knows what it answers
 		a.reply, a.state = false, packet.New

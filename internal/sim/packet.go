@@ -32,6 +32,7 @@ type conn struct {
 	orig             tuple
 	now              tuple // what the first packet leaves as
 	dstDone, srcDone bool
+	icmp             [2]uint8 // type and code of the first packet
 	mark             uint64
 	markKnown        bool
 	dnat, snat       bool
@@ -329,16 +330,42 @@ func (p *pkt) ctNumber(f netfilter.Field) (v uint64, k knowledge, ok bool) {
 		}
 	case netfilter.CtProto:
 		v = uint64(p.proto)
-	case netfilter.CtOrigSrcPort:
-		v, k = p.port(c.orig.sport)
-	case netfilter.CtOrigDstPort:
-		v, k = p.port(c.orig.dport)
-	case netfilter.CtReplySrcPort:
-		v, k = p.port(c.now.dport)
-	case netfilter.CtReplyDstPort:
-		v, k = p.port(c.now.sport)
+	case netfilter.CtZone:
+	default:
+		v, k = p.ctPort(f)
 	}
 	return v, k, true
+}
+
+// ctPort is what connection tracking keeps where it keeps ports: of ICMP the identifier, and the type and code; of protocols
+// without any nothing.
+func (p *pkt) ctPort(f netfilter.Field) (uint64, knowledge) {
+	c := p.ct
+	switch {
+	case p.proto == protoICMP || p.proto == protoICMPv6:
+		switch f {
+		case netfilter.CtOrigDstPort:
+			return known(uint64(c.icmp[0])<<8 | uint64(c.icmp[1]))
+		case netfilter.CtReplyDstPort:
+			return known(uint64(answerType(p.proto, c.icmp[0]))<<8 | uint64(c.icmp[1]))
+		}
+		return 0, unknown
+	case !hasPorts(p.proto):
+		return 0, has
+	}
+	return known(uint64(map[netfilter.Field]uint16{netfilter.CtOrigSrcPort: c.orig.sport, netfilter.CtOrigDstPort: c.orig.dport,
+		netfilter.CtReplySrcPort: c.now.dport, netfilter.CtReplyDstPort: c.now.sport}[f]))
+}
+
+// answerType is the ICMP type that answers another.
+func answerType(proto, request uint8) uint8 {
+	switch {
+	case proto == protoICMP && request == 8:
+		return 0
+	case proto == protoICMPv6 && request == 128:
+		return 129
+	}
+	return request
 }
 
 // ctState is what connection tracking says. Of packets that it hasn't seen it says invalid.

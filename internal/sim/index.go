@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"quaywall/internal/netfilter"
 	"quaywall/internal/ruleset"
@@ -15,8 +16,16 @@ type chain struct {
 	*netfilter.Chain
 	table  *netfilter.Table
 	index  *tableIndex
-	jumps  *jumpIndex // nil for short chains
-	routes bool       // packets that it changed are routed anew
+	routes bool // packets that it changed are routed anew
+
+	once  sync.Once
+	quick *jumpIndex // nil for short chains
+}
+
+// jumps finds the chain's rules; it is made when it is asked for.
+func (c *chain) jumps() *jumpIndex {
+	c.once.Do(func() { c.quick = indexRules(c.Rules) })
+	return c.quick
 }
 
 // tableIndex finds what rules of a table name.
@@ -65,7 +74,7 @@ func (s *Sim) indexTable(t *netfilter.Table) *tableIndex {
 		}
 	}
 	for _, c := range t.Chains {
-		p := &chain{Chain: c, table: t, index: ix, jumps: indexRules(c.Rules)}
+		p := &chain{Chain: c, table: t, index: ix}
 		if b := c.Base; b != nil {
 			p.routes = b.Hook == netfilter.Output && (b.Type == netfilter.Route || t.Dialect != netfilter.NFT && t.Name == "mangle")
 		}
@@ -142,7 +151,7 @@ func indexRules(rules []*netfilter.Rule) *jumpIndex {
 func onlyDst(r *netfilter.Rule) (netip.Addr, bool) {
 	for _, m := range r.Matches {
 		c, ok := m.(netfilter.Compare)
-		if !ok || c.Field != netfilter.Dst || c.Not || c.Addrs.Len() != 1 {
+		if !ok || c.Field != netfilter.Dst || c.Not || c.AddrMask.IsValid() || c.Addrs.Len() != 1 {
 			continue
 		}
 		for rng := range c.Addrs.Each() {

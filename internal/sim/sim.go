@@ -19,6 +19,8 @@
 package sim
 
 import (
+	"net/netip"
+
 	"quaywall/internal/netfilter"
 	"quaywall/internal/packet"
 	"quaywall/internal/snapshot"
@@ -33,6 +35,16 @@ type Sim struct {
 	sets   map[*netfilter.Set]*set
 	named  map[string]*netfilter.Set // those of ipset
 	net    *network
+
+	containers map[netip.Addr]*snapshot.Container
+	published  map[target]bool
+	listening  map[snapshot.Port][]*snapshot.Socket
+}
+
+// target is a port of a container's.
+type target struct {
+	container string
+	snapshot.Port
 }
 
 type hookKey struct {
@@ -63,7 +75,29 @@ func New(host *snapshot.Host) *Sim {
 	}
 	s.index()
 	s.net = newNetwork(host)
+	s.indexServices()
 	return s
+}
+
+// indexServices finds containers by their addresses, and what is published and listened at.
+func (s *Sim) indexServices() {
+	s.containers, s.published = map[netip.Addr]*snapshot.Container{}, map[target]bool{}
+	s.listening = map[snapshot.Port][]*snapshot.Socket{}
+	for i := range s.host.Containers {
+		for _, e := range s.host.Containers[i].Networks {
+			for _, a := range e.Addrs {
+				s.containers[a] = &s.host.Containers[i]
+			}
+		}
+	}
+	for _, p := range s.host.Inventory.Published {
+		s.published[target{p.Container, snapshot.Port{Proto: p.Proto, Port: p.Target}}] = true
+	}
+	for i := range s.host.Sockets {
+		k := &s.host.Sockets[i]
+		at := snapshot.Port{Proto: k.Proto, Port: k.Port}
+		s.listening[at] = append(s.listening[at], k)
+	}
 }
 
 // Explain leads a packet through the host. A query that can't be filled in from what is known of the host is an error.

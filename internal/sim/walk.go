@@ -125,8 +125,10 @@ func (w *walk) rules(c *chain, depth int) fate {
 	before := w.chain
 	defer func() { w.chain = before }()
 	w.chain = c
-	if w.o.Fast && c.jumps != nil {
-		return w.candidates(c, depth)
+	if w.o.Fast {
+		if ix := c.jumps(); ix != nil {
+			return w.candidates(c, ix, depth)
+		}
 	}
 	for _, r := range c.Rules {
 		if left, f := w.rule(r, depth); left {
@@ -137,9 +139,8 @@ func (w *walk) rules(c *chain, depth int) fate {
 }
 
 // candidates leads the packet through those rules of a long chain that may match it.
-func (w *walk) candidates(c *chain, depth int) fate {
-	at := w.pk.tuple
-	list := c.jumps.of(at.dst, at.dport)
+func (w *walk) candidates(c *chain, ix *jumpIndex, depth int) fate {
+	list := ix.of(w.pk.dst, w.pk.dport)
 	for i := list.next(0); i >= 0; i = list.next(i + 1) {
 		if left, f := w.rule(c.Rules[i], depth); left {
 			return f
@@ -363,7 +364,10 @@ func (w *walk) change(a netfilter.Action, at int) {
 	case netfilter.Assign:
 		w.assign(a, at)
 	case netfilter.Untrack:
-		w.pk.untracked, w.pk.ct = true, nil
+		if w.pk.ct != nil {
+			return // seen before: it came over lo
+		}
+		w.pk.untracked = true
 		w.did(at, "not tracked")
 	case netfilter.Log:
 		w.did(at, "log")

@@ -335,7 +335,7 @@ func (r *reader) elementOptions(s *set, e *netfilter.Element, text string) (wild
 			}
 		case "timeout", "skbmark", "skbprio", "skbqueue":
 			_, text, _ = strings.Cut(text, " ")
-			s.Dynamic = s.Dynamic || word == "timeout"
+			s.Dynamic = s.Dynamic || strings.HasSuffix(word, "timeout")
 		case "nomatch":
 			e.Not = true
 		case "wildcard":

@@ -160,8 +160,19 @@ func beginsLine(text string) bool {
 	return strings.IndexByte("-[:*#", text[0]) >= 0 || strings.HasPrefix(text, "COMMIT") || strings.HasPrefix(text, "Chain ")
 }
 
+// openQuote tells whether a quote isn't closed, as split would.
 func openQuote(line string) bool {
-	_, open := split(line, nil)
+	open := false
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '"':
+			open = !open
+		case '\\':
+			if open {
+				i++
+			}
+		}
+	}
 	return open
 }
 

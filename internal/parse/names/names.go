@@ -21,8 +21,9 @@ var protocols = map[string]uint64{
 
 // Protocol reads a protocol's name or number.
 func Protocol(s string) (uint64, bool) {
-	if n, err := strconv.ParseUint(s, 10, 8); err == nil {
-		return n, true
+	if s != "" && s[0] <= '9' {
+		n, err := strconv.ParseUint(s, 10, 8)
+		return n, err == nil
 	}
 	n, ok := protocols[strings.ToLower(s)]
 	return n, ok

@@ -353,7 +353,7 @@ func bare(s string) string {
 func (t *table) chain(name string) *netfilter.Chain {
 	c := t.chains[name]
 	if c == nil {
-		c = &netfilter.Chain{Name: name, Base: baseOf(t.Name, name)}
+		c = &netfilter.Chain{Name: name, Base: baseOf(t.Dialect, t.Name, name)}
 		t.chains[name] = c
 		t.Chains = append(t.Chains, c)
 	}
@@ -528,11 +528,15 @@ func natBase(h netfilter.Hook, priority int) netfilter.Base {
 	return netfilter.Base{Type: netfilter.NAT, Hook: h, Priority: priority, Policy: netfilter.Accept}
 }
 
-// baseOf is where a chain is hooked in; nil for those that people make.
-func baseOf(table, chain string) *netfilter.Base {
+// baseOf is where a chain is hooked in; nil for those that people make. The variant of nf_tables has table security at 150,
+// behind the address translation of what comes in (xtables_ipv4 in iptables/nft.c).
+func baseOf(d netfilter.Dialect, table, chain string) *netfilter.Base {
 	b, ok := hooks[table][chain]
 	if !ok {
 		return nil
+	}
+	if table == "security" && d == netfilter.IPTablesNFT {
+		b.Priority = 150
 	}
 	return &b
 }

@@ -250,7 +250,8 @@ type standard struct {
 	priority int
 }
 
-// iptables are the tables of iptables with their base chains. See xtables_ipv4 in iptables/nft.c.
+// iptables are the tables of iptables with their base chains. See xtables_ipv4 in iptables/nft.c: table security, which the
+// kernel's own iptables has at 50, is at 150 there.
 var iptables = map[string][]standard{
 	"raw": {{"PREROUTING", netfilter.Filter, netfilter.Prerouting, -300}, {"OUTPUT", netfilter.Filter, netfilter.Output, -300}},
 	"mangle": {{"PREROUTING", netfilter.Filter, netfilter.Prerouting, -150}, {"INPUT", netfilter.Filter, netfilter.Input, -150},
@@ -258,8 +259,8 @@ var iptables = map[string][]standard{
 		{"POSTROUTING", netfilter.Filter, netfilter.Postrouting, -150}},
 	"filter": {{"INPUT", netfilter.Filter, netfilter.Input, 0}, {"FORWARD", netfilter.Filter, netfilter.Forward, 0},
 		{"OUTPUT", netfilter.Filter, netfilter.Output, 0}},
-	"security": {{"INPUT", netfilter.Filter, netfilter.Input, 50}, {"FORWARD", netfilter.Filter, netfilter.Forward, 50},
-		{"OUTPUT", netfilter.Filter, netfilter.Output, 50}},
+	"security": {{"INPUT", netfilter.Filter, netfilter.Input, 150}, {"FORWARD", netfilter.Filter, netfilter.Forward, 150},
+		{"OUTPUT", netfilter.Filter, netfilter.Output, 150}},
 	"nat": {{"PREROUTING", netfilter.NAT, netfilter.Prerouting, -100}, {"INPUT", netfilter.NAT, netfilter.Input, 100},
 		{"POSTROUTING", netfilter.NAT, netfilter.Postrouting, 100}, {"OUTPUT", netfilter.NAT, netfilter.Output, -100}},
 }

@@ -332,6 +332,7 @@ var actions = []struct {
 		netfilter.Assign{Field: netfilter.CtMark, Mask: 1<<32 - 1, From: netfilter.Mark, FromMask: 255}}}},
 	{`{"mangle": {"key": ` + meta("mark") + `, "value": {"|": [{"&": [` + ct("mark") + `, 255]}, 256]}}}`, [][]netfilter.Action{{
 		netfilter.Assign{Field: netfilter.Mark, Mask: 1<<32 - 1, From: netfilter.CtMark, FromMask: 255}, netfilter.Assign{Field: netfilter.Mark, Value: 256}}}},
+	{`{"mangle": {"key": ` + ct("label") + `, "value": 86}}`, [][]netfilter.Action{{netfilter.Assign{Field: netfilter.CtLabel, Value: 86}}}},
 	{`{"mangle": {"key": ` + payload("ip", "ttl") + `, "value": 5}}`, [][]netfilter.Action{{netfilter.Assign{Field: netfilter.TTL, Mask: 255, Value: 5}}}},
 	{`{"mangle": {"key": ` + payload("ip", "dscp") + `, "value": "cs1"}}`, [][]netfilter.Action{{netfilter.Assign{Field: netfilter.DSCP, Mask: 63, Value: 8}}}},
 	{`{"mangle": {"key": ` + meta("priority") + `, "value": "1:10"}}`, [][]netfilter.Action{{
@@ -497,6 +498,7 @@ func TestDialect(t *testing.T) {
 		{chain("ip", "filter", "INPUT", "filter", "input", 0), netfilter.IPTablesNFT},
 		{chain("ip6", "nat", "PREROUTING", "nat", "prerouting", -100) + "," + `{"chain": {"family": "ip6", "table": "nat", "name": "DOCKER"}}`, netfilter.IPTablesNFT},
 		{chain("ip", "mangle", "OUTPUT", "route", "output", -150), netfilter.IPTablesNFT},
+		{chain("ip", "security", "FORWARD", "filter", "forward", 150), netfilter.IPTablesNFT},
 		{`{"chain": {"family": "ip", "table": "nat", "name": "DOCKER"}}`, netfilter.IPTablesNFT},
 		{chain("ip", "filter", "input", "filter", "input", 0), netfilter.NFT},
 		{chain("ip", "filter", "INPUT", "filter", "input", -1), netfilter.NFT},

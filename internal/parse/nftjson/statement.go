@@ -442,9 +442,9 @@ func (r *rule) mangle(v *node) {
 	}
 }
 
-// widths are the bits of the fields that can be written.
+// widths are the bits of the fields that can be written. A label is a bit that is set, and known by its number.
 var widths = map[netfilter.Field]uint64{netfilter.Mark: math.MaxUint32, netfilter.CtMark: math.MaxUint32, netfilter.CtZone: math.MaxUint16,
-	netfilter.CtLabel: math.MaxUint32, netfilter.Priority: math.MaxUint32, netfilter.DSCP: 0x3f, netfilter.ECN: 3, netfilter.TTL: 0xff}
+	netfilter.CtLabel: 0, netfilter.Priority: math.MaxUint32, netfilter.DSCP: 0x3f, netfilter.ECN: 3, netfilter.TTL: 0xff}
 
 // assign reads what a field becomes: a constant, itself under a mask, or another mark.
 func (r *rule) assign(to operand, value *node) bool {

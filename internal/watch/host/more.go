@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"quaywall/internal/netfilter"
@@ -127,7 +128,7 @@ func RoutingRules() ([]snapshot.RoutingRule, error) {
 		number int
 		family netfilter.Family
 	}{{netlink.FAMILY_V4, netfilter.IPv4}, {netlink.FAMILY_V6, netfilter.IPv6}} {
-		rules, err := whole("rules of routing", func() ([]netlink.Rule, error) { return netlink.RuleList(f.number) })
+		rules, err := whole("rules of routing", func() ([]netlink.Rule, error) { return listRules(f.number) })
 		if err != nil {
 			return nil, err
 		}
@@ -136,6 +137,30 @@ func RoutingRules() ([]snapshot.RoutingRule, error) {
 		}
 	}
 	return all, nil
+}
+
+// listRules are the rules of a family with their actions, which the library leaves out.
+func listRules(family int) ([]netlink.Rule, error) {
+	rules, err := netlink.RuleList(family)
+	if err != nil {
+		return nil, err
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_GETRULE, unix.NLM_F_DUMP|unix.NLM_F_REQUEST)
+	req.AddData(nl.NewIfInfomsg(family))
+	messages, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(messages) != len(rules) {
+		return nil, netlink.ErrDumpInterrupted // somebody changed them between the two
+	}
+	const action = 7 // of struct fib_rule_hdr
+	for i, m := range messages {
+		if len(m) > action {
+			rules[i].Type = m[action]
+		}
+	}
+	return rules, nil
 }
 
 func routingRule(r netlink.Rule, f netfilter.Family) snapshot.RoutingRule {

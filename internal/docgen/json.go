@@ -33,6 +33,7 @@ func answers() []answer {
 		{"status", []string{"cli.StatusAnswer", "apply.Status", "apply.SetStatus", "apply.Counter", "apply.LastEnded", "store.Undone",
 			"agent.Status", "agent.Report", "agent.Followed", "agent.DockerSeen", "agent.Repair"}},
 		{"log", []string{"denied.Entry"}},
+		{"snapshot", []string{"cli.SnapshotAnswer", "cli.SnapshotMissing"}},
 		{"services", []string{"cli.ServicesAnswer", "cli.Service"}},
 		{"version", []string{"cli.VersionAnswer"}},
 		{"install", []string{"cli.InstallAnswer"}},

@@ -51,16 +51,17 @@ func (o operand) isPlain() bool {
 	return o.field != netfilter.NoField && o.mask == math.MaxUint64 && o.xor == 0 && o.shift == 0 && !o.addrMask.IsValid()
 }
 
-// operands are the parts of a concatenation, or one. It fails where one isn't a plain field.
+// operands are the parts of a concatenation, or one, until the next are asked for. It fails where one isn't a plain field.
 func (r *rule) operands(n *node) ([]operand, bool) {
 	parts := n
 	if key, v := n.only(); key == "concat" {
 		parts = v
 	} else {
 		o, ok := r.operand(n)
-		return []operand{o}, ok
+		r.parts = append(r.parts[:0], o)
+		return r.parts, ok
 	}
-	var all []operand
+	all := r.parts[:0]
 	for part := range parts.each {
 		o, ok := r.operand(part)
 		if !ok || !o.isPlain() {
@@ -68,6 +69,7 @@ func (r *rule) operands(n *node) ([]operand, bool) {
 		}
 		all = append(all, o)
 	}
+	r.parts = all
 	return all, len(all) > 0
 }
 

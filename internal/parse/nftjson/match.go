@@ -41,14 +41,18 @@ func (r *rule) readMatch(left *node, op string, right *node) bool {
 // require adds what must hold for a packet to have these parts, where it doesn't follow from the table or from a match that
 // the rule has already.
 func (r *rule) require(parts []operand) {
-	for _, o := range parts {
-		for _, n := range o.needs {
-			if n.field == netfilter.NoField || n == needIPv4 && r.nfproto() == nfprotoIPv4 || n == needIPv6 && r.nfproto() == nfprotoIPv6 ||
-				n.field == netfilter.Proto && r.proto == n.value {
-				continue
-			}
-			r.add(r.p.is(n))
+	for i := range parts {
+		for _, n := range parts[i].needs {
+			r.needs(n)
 		}
+	}
+}
+
+func (r *rule) needs(n need) {
+	known := n == needIPv4 && r.nfproto() == nfprotoIPv4 || n == needIPv6 && r.nfproto() == nfprotoIPv6 ||
+		n.field == netfilter.Proto && r.proto == n.value
+	if n.field != netfilter.NoField && !known {
+		r.add(r.p.is(n))
 	}
 }
 

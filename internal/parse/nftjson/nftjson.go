@@ -27,7 +27,8 @@ import (
 // have.
 func Parse(text, file string) ([]*netfilter.Table, diag.List) {
 	p := &parser{reader: reader{text: text}, file: file, tables: map[tableKey]*netfilter.Table{}, values: map[known]netfilter.Values{},
-		named: map[setKey][]*datatype{}, chains: map[chainKey]*netfilter.Chain{}, stateful: map[chainKey]bool{}}
+		named: map[setKey][]*datatype{}, chains: map[chainKey]*netfilter.Chain{}, stateful: map[chainKey]bool{},
+		needs: map[need]netfilter.Match{}}
 	p.parse()
 	for _, t := range p.all {
 		t.Dialect = dialect(t)
@@ -44,6 +45,8 @@ type parser struct {
 	named    map[setKey][]*datatype
 	values   map[known]netfilter.Values
 	stateful map[chainKey]bool // whether a named limit or quota holds for what is new: not those that hold above a limit
+	needs    map[need]netfilter.Match
+	reading  rule
 	problems diag.List
 	begins   int // where what is read just now begins
 }

@@ -19,13 +19,16 @@ type rule struct {
 	chain   *netfilter.Chain
 	matches []netfilter.Match
 	actions []netfilter.Action
-	acted   bool // one of the actions is more than a note
+	acted   bool      // one of the actions is more than a note
+	parts   []operand // that are looked at: room for operands
 }
 
 // rule reads a rule.
 func (p *parser) rule(n *node) {
 	names := chainKey{n.str("family"), n.str("table"), n.str("chain")}
-	r := rule{p: p, names: names, chain: p.chainOf(names.family, names.table, names.name), table: p.tableOf(names.family, names.table)}
+	r := &p.reading
+	*r = rule{p: p, names: names, chain: p.chainOf(names.family, names.table, names.name), table: p.tableOf(names.family, names.table),
+		matches: r.matches[:0], actions: r.actions[:0], parts: r.parts[:0]}
 	number := 1
 	if last := len(r.chain.Rules); last > 0 {
 		number = r.chain.Rules[last-1].Number + 1
@@ -59,7 +62,12 @@ func (r *rule) nfproto() uint64 {
 
 // is is the match that a field has a value.
 func (p *parser) is(n need) netfilter.Match {
-	return netfilter.Compare{Field: n.field, Values: netfilter.Values{Numbers: one(n.value)}}
+	m, ok := p.needs[n]
+	if !ok {
+		m = netfilter.Compare{Field: n.field, Values: netfilter.Values{Numbers: one(n.value)}}
+		p.needs[n] = m
+	}
+	return m
 }
 
 func (r *rule) act(a netfilter.Action) {
@@ -80,7 +88,7 @@ func (r *rule) separate() {
 		return f != netfilter.NoField && slices.ContainsFunc(r.matches, func(m netfilter.Match) bool { return asks(m, f) })
 	})
 	r.emit()
-	r.actions, r.acted = nil, false
+	r.actions, r.acted = r.actions[:0], false
 	if doubt {
 		r.matches = append(r.matches, netfilter.Opaque{Text: "(what the rule itself has changed)"})
 	}
@@ -107,7 +115,7 @@ func asks(m netfilter.Match, f netfilter.Field) bool {
 // emit adds the rule, as far as it was read, to its chain.
 func (r *rule) emit() {
 	part := r.rule
-	part.Matches, part.Actions = slices.Clone(r.matches), slices.Clone(r.actions)
+	part.Matches, part.Actions = append([]netfilter.Match(nil), r.matches...), append([]netfilter.Action(nil), r.actions...)
 	r.chain.Rules = append(r.chain.Rules, &part)
 }
 
@@ -262,16 +270,16 @@ func (r *rule) either(may netfilter.Match, elements []netfilter.Element, all boo
 		return
 	}
 	r.separate()
-	before := r.matches
+	before := len(r.matches)
 	for i, verdict := range verdicts {
 		last := i == len(verdicts)-1
-		if r.matches = before; !last || !all {
+		if r.matches = r.matches[:before]; !last || !all {
 			r.add(may)
 		}
 		r.act(verdict)
 		if !last {
 			r.emit()
-			r.actions, r.acted = nil, false
+			r.actions, r.acted = r.actions[:0], false
 		}
 	}
 }
@@ -334,9 +342,9 @@ func (r *rule) translate(key string, v *node) {
 	}
 	switch v.str("family") {
 	case "ip":
-		r.require([]operand{{needs: [maxNeeds]need{needIPv4}}})
+		r.needs(needIPv4)
 	case "ip6":
-		r.require([]operand{{needs: [maxNeeds]need{needIPv6}}})
+		r.needs(needIPv6)
 	}
 	if !r.translateTo(&t, v.get("addr"), true) || !r.translateTo(&t, v.get("port"), false) {
 		r.act(netfilter.OpaqueAction{Text: statementText(key, v)})

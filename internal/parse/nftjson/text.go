@@ -5,9 +5,13 @@ import (
 	"strings"
 )
 
+// usualRule is how long most rules are, in bytes.
+const usualRule = 96
+
 // ruleText is a rule in nft's words, without its counters and its comment.
 func ruleText(expr *node) string {
 	var b strings.Builder
+	b.Grow(usualRule)
 	for s := range expr.each {
 		key, v := s.only()
 		if key == "counter" && v.kind != str || key == "" {
@@ -64,7 +68,12 @@ func statementText(key string, v *node) string {
 
 // joined puts words together, empty ones left out.
 func joined(words ...string) string {
+	length := 0
+	for _, w := range words {
+		length += len(w) + 1
+	}
 	var b strings.Builder
+	b.Grow(length)
 	for _, w := range words {
 		if w == "" {
 			continue

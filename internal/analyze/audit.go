@@ -37,6 +37,7 @@ type Opening struct {
 	Iface string // that packets come in by
 	Name  string // "any", or of the set that it is; "" where it is neither
 	Addrs netset.Set
+	All   netset.Set // that may come by the interface at all
 }
 
 // Audit finds everything that can be dialled on a host, in both families, by port. Sets are names for sets of addresses.
@@ -161,7 +162,7 @@ func (a *Analyzer) endpoint(c candidate, addr netip.Addr, w Way, sets map[string
 	e := Endpoint{Target: Target{c.Proto, addr, c.Port}, Owner: c.owner, Way: w, dialled: addr}
 	everybody := a.Everybody(addr)
 	for _, iface := range slices.Sorted(maps.Keys(may)) {
-		e.OpenTo = append(e.OpenTo, Opening{iface, nameOf(may[iface], everybody[iface], sets), may[iface]})
+		e.OpenTo = append(e.OpenTo, Opening{iface, nameOf(may[iface], everybody[iface], sets), may[iface], everybody[iface]})
 	}
 	e.Certain = !w.Vague && maps.EqualFunc(may, a.Must(w), netset.Set.Equal)
 	if !e.Certain {

@@ -19,6 +19,8 @@ type Change struct {
 	First   uint16  // ports that are dialled, 0 and 0 for protocols without
 	Last    uint16
 	From    Sources    // from where
+	All     Sources    // from where packets may come at all, by the same interfaces
+	Served  bool       // something listens there on one of the hosts, or is published
 	To      netset.Set // addresses that are dialled
 	Witness Witness
 }
@@ -26,6 +28,7 @@ type Change struct {
 // Witness is one packet of a change.
 type Witness struct {
 	Proto    uint8
+	ICMPType uint8
 	Src, Dst netip.Addr
 	SrcPort  uint16
 	DstPort  uint16
@@ -54,13 +57,14 @@ func Compare(before, after *snapshot.Host) Difference {
 		a, b := newAnalyzer(before, f), newAnalyzer(after, f)
 		was, is := a.everything(), b.everything()
 		all, now := a.union(was), b.union(is)
-		d.Gained = append(d.Gained, b.changes(b.Diff(now, all), &d.More)...)
-		d.Lost = append(d.Lost, a.changes(a.Diff(all, now), &d.More)...)
+		known := services(before, after)
+		d.Gained = append(d.Gained, b.changes(b.Diff(now, all), known, &d.More)...)
+		d.Lost = append(d.Lost, a.changes(a.Diff(all, now), known, &d.More)...)
 		moved := bdd.None
 		for at, set := range is {
 			moved = b.Or(moved, b.Diff(b.And(set, all), was[at]))
 		}
-		d.Moved = append(d.Moved, b.changes(moved, &d.More)...)
+		d.Moved = append(d.Moved, b.changes(moved, known, &d.More)...)
 	}
 	return d
 }
@@ -234,21 +238,46 @@ func (a *Analyzer) union(reached map[arrival]bdd.Set) bdd.Set {
 	return all
 }
 
-// changes divides a set of packets by protocol and ports, and tells from where they come. more becomes true where there are
-// more than Most.
-func (a *Analyzer) changes(set bdd.Set, more *bool) []Change {
+// services are the protocols and ports that something on one of the hosts is known to listen on, or to publish.
+func services(hosts ...*snapshot.Host) []snapshot.Port {
+	var all []snapshot.Port
+	for _, h := range hosts {
+		for _, s := range h.Sockets {
+			all = append(all, snapshot.Port{Proto: s.Proto, Port: s.Port})
+		}
+		for _, p := range h.Inventory.Published {
+			all = append(all, snapshot.Port{Proto: p.Proto, Port: p.Port}, snapshot.Port{Proto: p.Proto, Port: p.Target})
+		}
+	}
+	slices.SortFunc(all, func(a, b snapshot.Port) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+	})
+	return slices.Compact(all)
+}
+
+// changes divides a set of packets by protocol and ports, and tells from where they come: those to services one by one, then
+// all others. more becomes true where there are more than Most.
+func (a *Analyzer) changes(set bdd.Set, services []snapshot.Port, more *bool) []Change {
 	var all []Change
-	for set != bdd.None {
+	tell := func(part bdd.Set, served bool) bdd.Set {
 		if len(all) == Most {
 			*more = true
-			break
+			return part
 		}
-		w := a.witness(set)
-		c, part := a.change(set, w)
+		c, told := a.change(part, a.witness(part))
+		c.Served = served
 		all = append(all, c)
-		set = a.Diff(set, part)
+		return told
 	}
-	slices.SortFunc(all, func(x, y Change) int { return cmp.Or(cmp.Compare(x.Proto, y.Proto), cmp.Compare(x.First, y.First)) })
+	for _, s := range services {
+		port := []netfilter.Range{{First: uint64(s.Port), Last: uint64(s.Port)}}
+		if part := a.And(set, a.And(a.protos(uint64(s.Proto)), a.numbers(netfilter.DstPort, 0, port))); part != bdd.None {
+			set = a.Diff(set, tell(part, true))
+		}
+	}
+	for set != bdd.None && !*more {
+		set = a.Diff(set, tell(set, false))
+	}
 	return all
 }
 
@@ -259,15 +288,64 @@ func (a *Analyzer) witness(set bdd.Set) Witness {
 		at = append(at, a.field(f))
 	}
 	v := a.Witness(a.likely(set), at)
-	return Witness{Dst: a.address(v[0]), DstPort: uint16(v[1].Lo), Proto: uint8(v[2].Lo), In: a.ifaces[min(v[3].Lo, uint64(len(a.ifaces)-1))],
-		Src: a.address(v[4]), SrcPort: uint16(v[5].Lo)}
+	w := Witness{Dst: a.address(v[0]), Proto: uint8(v[2].Lo), In: a.ifaces[min(v[3].Lo, uint64(len(a.ifaces)-1))], Src: a.address(v[4])}
+	switch {
+	case slices.Contains(withPorts, uint64(w.Proto)):
+		w.DstPort, w.SrcPort = uint16(v[1].Lo), uint16(v[5].Lo)
+	case w.Proto == protoICMP:
+		w.ICMPType = a.icmpType(set, w, netfilter.ICMPType, echo)
+	case w.Proto == protoICMPv6:
+		w.ICMPType = a.icmpType(set, w, netfilter.ICMPv6Type, echo6)
+	}
+	return w
 }
 
-// likely prefers packets that a person knows: TCP or UDP to this host, from a high port.
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+	echo        = 8
+	echo6       = 128
+)
+
+// icmpType is the type of a witness: that of a ping where it may be.
+func (a *Analyzer) icmpType(set bdd.Set, w Witness, f netfilter.Field, ping uint64) uint8 {
+	at, asked := a.places[f]
+	if !asked {
+		return uint8(ping)
+	}
+	for _, wish := range []bdd.Set{a.protos(uint64(w.Proto)), a.Equal(a.field(netfilter.Dst), number(w.Dst)), a.Equal(a.field(netfilter.Src), number(w.Src)),
+		a.Equal(at, bdd.Small(ping))} {
+		if with := a.And(set, wish); with != bdd.None {
+			set = with
+		}
+	}
+	return uint8(a.Witness(set, []bdd.Field{at})[0].Lo)
+}
+
+// far are addresses that stand for somebody far away (RFC 5737, RFC 3849).
+var far = netset.MustParse("198.51.100.77 2001:db8:ffff::77")
+
+// likely prefers packets that a person knows: from somebody far away to this host, by TCP or UDP.
 func (a *Analyzer) likely(set bdd.Set) bdd.Set {
+	var outer []string
+	var own netset.Builder
+	for _, i := range a.host.Inventory.Interfaces {
+		if a.isEntry(i) && !a.host.Inventory.IsDockerBridge(i.Name) {
+			outer = append(outer, i.Name)
+			for _, p := range i.Addrs {
+				if !p.Addr().IsLinkLocalUnicast() {
+					own.AddAddr(p.Addr())
+				}
+			}
+		}
+	}
+	addrs, _ := own.Set()
+	ports := func(f netfilter.Field, first, last uint64) bdd.Set {
+		return a.numbers(f, 0, []netfilter.Range{{First: first, Last: last}})
+	}
 	for _, wish := range []bdd.Set{
-		a.Diff(a.addrs(netfilter.Dst, a.local), a.addrs(netfilter.Dst, neverSources)), a.protos(6), a.protos(6, 17),
-		a.numbers(netfilter.SrcPort, 0, []netfilter.Range{{First: 40_000, Last: 60_000}}), a.numbers(netfilter.DstPort, 0, []netfilter.Range{{First: 1, Last: 65_535}}),
+		a.addrs(netfilter.Dst, addrs), a.names(netfilter.InIface, outer), a.protos(6), a.protos(6, 17), a.protos(1, 58), a.addrs(netfilter.Src, far),
+		ports(netfilter.SrcPort, 40_000, 60_000), ports(netfilter.DstPort, 1, 65_535),
 	} {
 		if with := a.And(set, wish); with != bdd.None {
 			set = with
@@ -300,6 +378,10 @@ func (a *Analyzer) change(set bdd.Set, w Witness) (Change, bdd.Set) {
 		part = a.And(part, a.numbers(netfilter.DstPort, 0, []netfilter.Range{{First: uint64(c.First), Last: uint64(c.Last)}}))
 	}
 	c.From, c.To = a.bySource(a.Exists(part, bdd.Field{First: 0, Bits: a.field(netfilter.InIface).First})), a.destinations(part)
+	c.All = Sources{}
+	for iface := range c.From {
+		c.All[iface] = a.comeBy(iface)
+	}
 	return c, part
 }
 

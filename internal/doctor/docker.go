@@ -28,13 +28,13 @@ func (x *exam) dockerRules() {
 		x.add(Finding{ID: "docker-rules-gone", Severity: Fault, Title: "Docker runs, and none of its rules are there",
 			Means:    "somebody flushed them, or Docker was told to write none: published ports go on by docker-proxy at most, containers have no way out, and their networks are not kept apart",
 			Evidence: []string{"neither nat nor filter of iptables has a chain DOCKER", fmt.Sprintf("Docker has %d networks here", len(x.host.Inventory.Networks))},
-			Do:       "restart Docker, or let quaywall's agent put them back from their last snapshot (docker-repair: mend)", Fix: DockerRule})
+			Do:       "restart Docker, or let quaywall's agent put them back from their last snapshot (docker-repair: mend)"})
 		return
 	}
 	if lost := x.lost(nat, filter); len(lost) > 0 {
 		x.add(Finding{ID: "docker-rules-incomplete", Severity: Fault, Title: "Docker's rules are there in part",
 			Means:    "somebody took the others away: what they were for is dead, or goes another way than Docker meant it to; Docker writes them again only when it is restarted",
-			Evidence: some(lost), Do: "restart Docker, or let quaywall's agent put them back (docker-repair: mend)", Fix: DockerRule})
+			Evidence: some(lost), Do: "restart Docker, or let quaywall's agent put them back (docker-repair: mend)"})
 	}
 }
 
@@ -168,7 +168,7 @@ func (x *exam) stale() {
 	if len(stale) > 0 {
 		x.add(Finding{ID: "docker-rules-stale", Severity: Fault, Title: "rules of Docker's lead to containers that are gone, or that publish no such port",
 			Means:    "somebody loaded an old dump of the rules: whoever dials these ports reaches whatever container has the address now",
-			Evidence: some(stale), Do: "restart Docker, or let quaywall's agent take them out (docker-repair: mend); don't load saved rules beside Docker", Fix: DockerRule})
+			Evidence: some(stale), Do: "restart Docker, or let quaywall's agent take them out (docker-repair: mend); don't load saved rules beside Docker"})
 	}
 }
 

@@ -43,11 +43,10 @@ type Fix string
 
 // The fixes.
 const (
-	NoFix      Fix = ""
-	Forward4   Fix = "ip_forward"   // turn forwarding of IPv4 on
-	Forward6   Fix = "forwarding"   // and of IPv6
-	Apply      Fix = "apply"        // put quaywall's policy in force again
-	DockerRule Fix = "docker-rules" // put Docker's own rules back from their last snapshot
+	NoFix    Fix = ""
+	Forward4 Fix = "ip_forward" // turn forwarding of IPv4 on
+	Forward6 Fix = "forwarding" // and of IPv6
+	Apply    Fix = "apply"      // put quaywall's policy in force again
 )
 
 // Facts are what a snapshot doesn't tell, from the host itself. The zero value is for a snapshot of another host.

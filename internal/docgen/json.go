@@ -34,12 +34,15 @@ func answers() []answer {
 			"agent.Status", "agent.Report", "agent.Followed", "agent.DockerSeen", "agent.Repair"}},
 		{"log", []string{"denied.Entry"}},
 		{"snapshot", []string{"cli.SnapshotAnswer", "cli.SnapshotMissing"}},
+		{"audit", []string{"cli.AuditAnswer", "cli.AuditEndpoint", "cli.AuditUnseen"}},
+		{"diff", []string{"cli.DiffAnswer", "cli.DiffChange", "cli.DiffSide"}},
+		{"doctor", []string{"cli.DoctorAnswer", "doctor.Finding"}},
 		{"services", []string{"cli.ServicesAnswer", "cli.Service"}},
 		{"version", []string{"cli.VersionAnswer"}},
 		{"install", []string{"cli.InstallAnswer"}},
 		{"uninstall", []string{"cli.UninstallAnswer"}},
 		{"completion", []string{"cli.CompletionAnswer"}},
-		{"What several answers hold", []string{"cli.Reach", "cli.ReachOwner", "cli.ReachOpen", "apply.Difference", "apply.SetChange",
+		{"What several answers hold", []string{"cli.Reach", "cli.ReachOwner", "cli.ReachOpen", "cli.AuditOpen", "apply.Difference", "apply.SetChange",
 			"kernel.SetSummary", "apply.PendingStatus", "apply.Step", "inventory.Docker", "diag.Diagnostic", "diag.Pos"}},
 	}
 }

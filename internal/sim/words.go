@@ -276,8 +276,11 @@ func (r *result) tellDoubt(t *Trace) {
 func (r *result) whyAccepted(d derived) string {
 	to := map[string]string{"host": "this host", "remote": "out by " + r.delivered.Name, "container": "container " + r.delivered.Name,
 		"proxy": "container " + r.delivered.Name + " through docker-proxy"}[r.delivered.Kind]
-	if r.delivered.Kind == "host" && r.delivered.Name != "" {
+	switch {
+	case r.delivered.Kind == "host" && r.delivered.Name != "":
 		to = r.delivered.Name + " on this host"
+	case r.delivered.Name == "":
+		to = strings.Replace(to, "container ", "a container", 1)
 	}
 	by := "no rule stops it"
 	if r.decided != nil && r.decided.Rule > 0 {

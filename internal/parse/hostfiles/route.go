@@ -35,8 +35,9 @@ type routes struct {
 	v6   bool           // IPv6 routes have been read: default routes that don't tell are of IPv6 too
 }
 
+// add adds a route that leads somewhere, or says that there is no way.
 func (rs *routes) add(r snapshot.Route) {
-	if !rs.seen[r] {
+	if leads := r.Dev != "" || r.Via.IsValid() || r.Type != unicast; leads && !rs.seen[r] {
 		rs.seen[r] = true
 		rs.all = append(rs.all, r)
 	}
@@ -55,9 +56,7 @@ func (rs *routes) read(words []string) bool {
 			return false
 		}
 		if hops < 0 {
-			if r.Dev != "" || r.Via.IsValid() || r.Type != unicast {
-				rs.add(r)
-			}
+			rs.add(r)
 			return true
 		}
 	}

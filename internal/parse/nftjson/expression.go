@@ -492,6 +492,9 @@ func (b *builder) done() netfilter.Values {
 
 // valueOf reads one value. Those that are a word are kept, and shared by whoever has the same.
 func (p *parser) valueOf(n *node, t *datatype) (netfilter.Values, bool) {
+	if n == nil {
+		return netfilter.Values{}, false
+	}
 	key := known{t, n.text}
 	if n.kind == str {
 		if v, ok := p.values[key]; ok {

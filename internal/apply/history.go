@@ -212,3 +212,12 @@ func workingDir() string {
 	}
 	return dir
 }
+
+// Policy is the policy as it was; what fills its sets is read as it is now.
+func (p Past) Policy() (*policy.Policy, error) {
+	read, _, list := Kept(p.record)
+	if list.HasErrors() {
+		return nil, list
+	}
+	return read, nil
+}

@@ -107,7 +107,8 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
 	root.AddCommand(a.initCommand(), a.checkCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(),
-		a.rollbackCommand(), a.stopCommand(), a.statusCommand(), a.logCommand(), a.agentCommand(), a.servicesCommand(), a.versionCommand(),
+		a.rollbackCommand(), a.stopCommand(), a.statusCommand(), a.logCommand(), a.explainCommand(), a.snapshotCommand(), a.auditCommand(),
+		a.diffCommand(), a.doctorCommand(), a.agentCommand(), a.servicesCommand(), a.versionCommand(),
 		a.completionCommand(), a.installCommand(), a.uninstallCommand(), a.undoCommand(), a.unitStopCommand())
 	for _, c := range root.Commands() {
 		if !strings.Contains(c.Use, "FILE") && len(c.ValidArgs) == 0 {

@@ -25,7 +25,7 @@ const ExitStatus = `Exit status:
   1  failed, nothing changed (or rolled back, and it says so)
   2  wrong usage or invalid policy
   3  refused for safety
-  4  differences found (plan --exit-code, fmt --check, status --exit-code)
+  4  something was found (plan, status, diff, doctor --exit-code; fmt --check; audit --fail-on)
 `
 
 // failure is the end of a command that did not do what it was asked to.

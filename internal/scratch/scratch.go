@@ -6,7 +6,8 @@
 //		return err
 //	})
 //
-// Check tells whether a namespace may be such a one, for whatever is only meant to be tried.
+// Check tells whether a namespace may be such a one, for whatever is only meant to be tried. In runs a function in a namespace
+// that is there already.
 //
 // Be aware: only the operating system thread that the function runs on is in that namespace. Goroutines that the
 // function starts are not; programs that it starts are. The kernel takes the namespace down some time after Run is back.
@@ -16,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +25,34 @@ import (
 
 // Run runs f in a new network namespace whose loopback interface is up, on a thread that is thrown away, and gives what
 // f gives. It needs CAP_SYS_ADMIN.
-func Run(f func() error) error {
+func Run(f func() error) error { return onThread(enter, f) }
+
+// In runs f in the network namespace that a path leads to, on a thread that is thrown away, and gives what f gives. It needs
+// CAP_SYS_ADMIN.
+func In(path string, f func() error) error {
+	return onThread(func() error { return join(path) }, f)
+}
+
+// join moves the calling thread into a namespace.
+func join(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("entering a network namespace: %w", err)
+	}
+	defer file.Close()
+	switch err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("entering the network namespace %s: %w: this needs root (CAP_SYS_ADMIN)", path, err)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%s is no network namespace", path)
+	case err != nil:
+		return fmt.Errorf("entering the network namespace %s: %w", path, err)
+	}
+	return nil
+}
+
+// onThread enters a namespace and runs f there.
+func onThread(enter, f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -31,7 +60,7 @@ func Run(f func() error) error {
 			// The process's first thread can't be thrown away, and what it sees is what /proc/net shows to all of them.
 			// While it is held here, the function gets another one.
 			defer runtime.UnlockOSThread()
-			done <- Run(f)
+			done <- onThread(enter, f)
 			return
 		}
 		// The thread is never unlocked, so it ends with this goroutine: no other code can ever run in the namespace.

@@ -25,6 +25,7 @@ func (l layer) String() string {
 
 // layers places every package, by its path below quaywall/; a path that ends in / places all below it.
 var layers = map[string]layer{
+	"internal/bdd":    leaf,
 	"internal/diag":   leaf,
 	"internal/netset": leaf,
 	"internal/rate":   leaf,
@@ -34,12 +35,18 @@ var layers = map[string]layer{
 	"internal/policy/":   data,
 	"internal/inventory": data,
 	"internal/ruleset":   data,
+	"internal/netfilter": data,
+	"internal/snapshot":  data,
 
 	"internal/compile":  pure,
 	"internal/eval":     pure,
 	"internal/render/":  pure,
 	"internal/exposure": pure,
 	"internal/recheck":  pure,
+	"internal/parse/":   pure,
+	"internal/sim":      pure,
+	"internal/analyze":  pure,
+	"internal/doctor":   pure,
 
 	"internal/sysexec":            effects,
 	"internal/files":              effects,
@@ -48,6 +55,7 @@ var layers = map[string]layer{
 	"internal/store":              effects,
 	"internal/terminal":           effects,
 	"internal/nlsock":             effects,
+	"internal/collect":            effects,
 	"internal/units":              effects,
 	"internal/kernel":             effects,
 	"internal/kernel/":            effects,
@@ -89,6 +97,13 @@ var strangers = []stranger{
 	{"internal/render/", "internal/eval", "a renderer that asks the evaluator could not be judged against it"},
 	{"internal/render/nft", "internal/render/ipt", "the renderers are judged against each other: they must not share a mistake"},
 	{"internal/render/ipt", "internal/render/nft", "the renderers are judged against each other: they must not share a mistake"},
+	{"internal/sim", "internal/render/", "the simulator judges what the renderers made of the rules: they must not share a mistake"},
+	{"internal/sim", "internal/compile", "the simulator judges rules, whoever made them"},
+	{"internal/sim", "internal/eval", "both are asked about the same packets: they must not share a mistake"},
+	{"internal/sim", "internal/analyze", "one packet and sets of packets are judged against each other"},
+	{"internal/analyze", "internal/sim", "one packet and sets of packets are judged against each other"},
+	{"internal/analyze", "internal/render/", "the analyser judges what the renderers made of the rules: they must not share a mistake"},
+	{"internal/parse/", "internal/render/", "a parser that knew the renderers would read what they meant"},
 	{"internal/kernel/nft", "internal/kernel/ipt", "a backend works without the other one's tools"},
 	{"internal/kernel/ipt", "internal/kernel/nft", "a backend works without the other one's tools"},
 	{"internal/kernel/", "internal/compile", "a backend commits what it is given"},

@@ -34,7 +34,14 @@ type bench struct {
 
 // newBench builds a host for a backend and a thread that lives in it.
 func newBench(t testing.TB, b kernel.Backend) *bench {
-	h := &bench{name: b.Name(), world: newWorld(t), b: b, jobs: make(chan func())}
+	h := &bench{name: b.Name(), world: newWorld(t, observerTable), b: b}
+	h.start(t)
+	return h
+}
+
+// start makes the thread that lives in the host.
+func (h *bench) start(t testing.TB) {
+	h.jobs = make(chan func())
 	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
@@ -51,7 +58,6 @@ func newBench(t testing.TB, b kernel.Backend) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { close(h.jobs) })
-	return h
 }
 
 func (h *bench) enter() error {

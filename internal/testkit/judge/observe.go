@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"quaywall/internal/packet"
 	"quaywall/internal/testkit/netns"
 )
 
@@ -69,8 +70,8 @@ const (
 // observer reads what the judge's table logs.
 type observer struct{ conn *netlink.Conn }
 
-func newObserver(t testing.TB, host *netns.NS) *observer {
-	rules := observerTable
+// newObserver has a host observed by a table.
+func newObserver(t testing.TB, host *netns.NS, rules string) *observer {
 	for _, c := range cards {
 		if c.port != "" {
 			rules += fmt.Sprintf(observerPort, c.port)
@@ -131,6 +132,8 @@ type fate struct {
 	carried bool  // by a bridge, from port to port: a copy that isn't the host's
 	answer  answer
 	mute    bool // nobody would have answered, whatever the verdict
+
+	seen packet.Packet // as it was where it was seen to have passed
 }
 
 func (f fate) String() string {
@@ -212,6 +215,7 @@ func note(fates map[uint16]fate, hook uint8, flooded bool, ip []byte) {
 			f.carried = true
 		} else {
 			f.passed, f.hook = true, hook
+			f.seen, _ = packet.Decode(ip)
 		}
 		fates[id] = f
 	}

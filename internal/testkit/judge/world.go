@@ -136,8 +136,8 @@ type world struct {
 	tracker     *tracker
 }
 
-// newWorld builds the host.
-func newWorld(t testing.TB) *world {
+// newWorld builds the host, observed by a table.
+func newWorld(t testing.TB, observed string) *world {
 	w := &world{host: netns.New(t), peers: netns.New(t), mac: map[string]net.HardwareAddr{}, index: map[string]uint32{},
 		inject: map[string]int{}}
 	for _, ns := range []*netns.NS{w.host, w.peers} {
@@ -151,7 +151,7 @@ func newWorld(t testing.TB) *world {
 	w.routes(t)
 	w.dnat(t)
 	w.host.Feed(t, notrackTable, "nft", "-f", "-")
-	w.seen = newObserver(t, w.host)
+	w.seen = newObserver(t, w.host, observed)
 	w.tracker = newTracker(t, w.host)
 	w.listen(t)
 	w.openSockets(t)

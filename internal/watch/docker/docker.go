@@ -141,16 +141,18 @@ func (n network) subnets() []netip.Prefix {
 
 // container is what is needed of GET /containers/json, which lists the running ones.
 type container struct {
-	Names []string
-	Ports []struct {
-		IP                      string // absent for a port that isn't published
-		PrivatePort, PublicPort uint16
-		Type                    string
-	}
-	NetworkSettings struct {
-		Networks map[string]struct{ IPAddress, GlobalIPv6Address string } // "" where there is none
-	}
+	Names           []string
+	Ports           []publishedPort
+	NetworkSettings struct{ Networks map[string]addrs }
 }
+
+type publishedPort struct {
+	IP                      string // absent for a port that isn't published
+	PrivatePort, PublicPort uint16
+	Type                    string
+}
+
+type addrs struct{ IPAddress, GlobalIPv6Address string } // "" where there is none
 
 func addresses(containers []container) map[string][]netip.Addr {
 	all := map[string][]netip.Addr{}

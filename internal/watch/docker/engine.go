@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -85,25 +86,42 @@ func (e *engine) close() { e.http.CloseIdleConnections() }
 // list for one odd field, such as the IPv6 gateways with a prefix length that engines up to 26 report.
 // See https://github.com/moby/moby/issues/52991.
 func get[T any](ctx context.Context, e *engine, path string) ([]T, error) {
+	var all []T
+	err := e.get(ctx, path, &all)
+	return all, err
+}
+
+func (e *engine) get(ctx context.Context, path string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.base+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := e.http.Do(req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
 	body := io.LimitReader(resp.Body, maxAnswer)
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(body, 500))
-		return nil, fmt.Errorf("it answered %s to GET %s: %s", resp.Status, path, strings.TrimSpace(string(text)))
+		return fmt.Errorf("it answered %s to GET %s: %s", resp.Status, path, strings.TrimSpace(string(text)))
 	}
-	var all []T
-	if err := json.NewDecoder(body).Decode(&all); err != nil {
-		return nil, fmt.Errorf("reading its answer to GET %s: %w", path, err)
+	if err := json.NewDecoder(body).Decode(into); err != nil {
+		return fmt.Errorf("reading its answer to GET %s: %w", path, err)
 	}
-	return all, nil
+	return nil
+}
+
+// pid is the process of a container.
+func (e *engine) pid(ctx context.Context, container string) (int, error) {
+	var c struct{ State struct{ Pid int } }
+	if err := e.get(ctx, "/containers/"+url.PathEscape(container)+"/json", &c); err != nil {
+		return 0, err
+	}
+	if c.State.Pid == 0 {
+		return 0, fmt.Errorf("the container %s does not run", container)
+	}
+	return c.State.Pid, nil
 }
 
 // problem is a sentence for a person about an engine that gave no answer; "" where there is none to be had.

@@ -54,10 +54,7 @@ func whole[T any](what string, list func() ([]T, error)) ([]T, error) {
 }
 
 func interfaces(links []netlink.Link, addrs []netlink.Addr) []inventory.Interface {
-	names := make(map[int]string, len(links))
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
+	names := namesOf(links)
 	prefixes := make(map[int][]netip.Prefix, len(links))
 	for _, a := range addrs {
 		if p, ok := prefix(a.IPNet); ok {

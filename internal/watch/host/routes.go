@@ -15,14 +15,8 @@ func Routes() ([]recheck.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := make(map[int]string, len(links))
-	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
-	all, err := whole("routes", func() ([]netlink.Route, error) {
-		filter := netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &filter, netlink.RT_FILTER_TABLE)
-	})
+	names := namesOf(links)
+	all, err := whole("routes", listRoutes)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +36,12 @@ func Routes() ([]recheck.Route, error) {
 		}
 	}
 	return routes, nil
+}
+
+// listRoutes are the routes of all tables.
+func listRoutes() ([]netlink.Route, error) {
+	filter := netlink.Route{Table: unix.RT_TABLE_UNSPEC}
+	return netlink.RouteListFiltered(netlink.FAMILY_ALL, &filter, netlink.RT_FILTER_TABLE)
 }
 
 // routePrefix is where a route leads to; the library gives a default route no destination in some versions.

@@ -33,6 +33,7 @@ type Socket struct {
 	Connected bool           // TCP in ESTABLISHED; UDP that is connected
 	Iface     int            // index of the interface that it is bound to, or that its link-local addresses are of; 0 for none
 	Inode     uint64
+	V6Only    bool   // of a listening IPv6 socket: it takes no IPv4
 	Cookie    uint64 // the kernel's number of this very socket, whatever comes to have its addresses; 0 where not known
 }
 
@@ -41,6 +42,8 @@ const (
 	sockDiagByFamily = 20
 	requestLen       = 56 // struct inet_diag_req_v2
 	answerLen        = 72 // struct inet_diag_msg
+
+	attrV6Only = 11 // INET_DIAG_SKV6ONLY
 
 	established    = 1
 	timeWait       = 6
@@ -118,12 +121,23 @@ func decode(b []byte, proto uint8) (Socket, bool) {
 		waits = udpUnconnected
 	}
 	return Socket{
-		Proto: proto, Inode: uint64(binary.NativeEndian.Uint32(b[68:])), Iface: int(binary.NativeEndian.Uint32(b[40:])),
+		V6Only: v6Only(b[answerLen:]),
+		Proto:  proto, Inode: uint64(binary.NativeEndian.Uint32(b[68:])), Iface: int(binary.NativeEndian.Uint32(b[40:])),
 		Cookie:    binary.NativeEndian.Uint64(b[44:]), // two 32 bit halves, sent back as they came
 		Listening: state == waits, Connected: state == established,
 		Local:  addrPort(b[0], b[8:24], b[4:6]),
 		Remote: addrPort(b[0], b[24:40], b[6:8]),
 	}, true
+}
+
+// v6Only reads the attribute that sockets of IPv6 have.
+func v6Only(attributes []byte) bool {
+	for kind, value := range nlsock.Attributes(attributes) {
+		if kind == attrV6Only {
+			return len(value) > 0 && value[0] == 1
+		}
+	}
+	return false
 }
 
 // addrPort unmaps: an IPv4 connection of an IPv6 socket is one over IPv4.

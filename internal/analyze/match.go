@@ -1,0 +1,352 @@
+package analyze
+
+import (
+	"slices"
+
+	"quaywall/internal/bdd"
+	"quaywall/internal/netfilter"
+	"quaywall/internal/packet"
+)
+
+// Numbers that rules compare with (linux/netfilter.h, nf_conntrack_common.h).
+const (
+	nfproto4   = 2
+	nfproto6   = 10
+	statusDNAT = 32
+)
+
+// rule is where a match stands.
+type rule struct {
+	*netfilter.Rule
+	chain *netfilter.Chain
+	table *netfilter.Table
+}
+
+// occurrence counts the rules before in the chain that say the same.
+func (r rule) occurrence() (n int) {
+	for _, before := range r.chain.Rules {
+		if before == r.Rule {
+			break
+		}
+		if before.Text == r.Text {
+			n++
+		}
+	}
+	return n
+}
+
+// state is what became of a packet on its way so far, that rules ask for and that isn't in the packet.
+type state struct {
+	mark, ctMark uint32
+	labels       [2]uint64 // of the connection, a bit each
+	untracked    bool
+	early        bool         // connection tracking hasn't seen it
+	nat          *translation // that was done; nil for none
+}
+
+// labelled tells whether the connection has one of these labels.
+func (st state) labelled(r netfilter.Range) bool {
+	for n := r.First; n <= min(r.Last, 127); n++ {
+		if st.labels[n/64]>>(n%64)&1 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// matches is the packets that meet all matches of a rule.
+func (s *space) matches(r rule, st state) bdd.Set {
+	if set, ok := s.cache[r.Rule]; ok {
+		return set
+	}
+	set := s.all(r, r.Matches, st)
+	if !asksState(r.Matches) {
+		s.cache[r.Rule] = set
+	}
+	return set
+}
+
+// asksState tells whether matches ask for what is in a state.
+func asksState(all []netfilter.Match) bool {
+	for _, m := range all {
+		switch m := m.(type) {
+		case netfilter.Compare:
+			switch m.Field {
+			case netfilter.Mark, netfilter.CtMark, netfilter.CtLabel, netfilter.CtState, netfilter.CtStatus:
+				return true
+			}
+		case netfilter.Any:
+			for _, of := range m.Of {
+				if asksState(of) {
+					return true
+				}
+			}
+		case netfilter.In:
+			for _, f := range m.Fields {
+				if f == netfilter.Mark || f == netfilter.CtMark {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func (s *space) all(r rule, matches []netfilter.Match, st state) bdd.Set {
+	set := bdd.All
+	for _, m := range matches {
+		if set = s.And(set, s.match(r, m, st)); set == bdd.None {
+			break
+		}
+	}
+	return set
+}
+
+func (s *space) match(r rule, m netfilter.Match, st state) bdd.Set {
+	switch m := m.(type) {
+	case netfilter.Compare:
+		return s.compare(r, m, st)
+	case netfilter.In:
+		return s.in(r, m, st)
+	case netfilter.Any:
+		set := bdd.None
+		for _, of := range m.Of {
+			set = s.Or(set, s.all(r, of, st))
+		}
+		if m.Not {
+			return set.Not()
+		}
+		return set
+	case netfilter.Stateful:
+		return s.unknown(r, m.Text)
+	case netfilter.Opaque:
+		return s.unknown(r, m.Text)
+	}
+	return bdd.None
+}
+
+// compare is the packets that have the field, with one of the values or with none of them.
+func (s *space) compare(r rule, c netfilter.Compare, st state) bdd.Set {
+	there := s.there(c.Field)
+	values, known := s.values(r, c, st)
+	switch {
+	case !known:
+		return s.unknown(r, r.Text)
+	case c.Not:
+		return s.Diff(there, values)
+	}
+	return s.And(there, values)
+}
+
+// protos is the packets of one of these protocols.
+func (s *space) protos(all ...uint64) bdd.Set {
+	set := bdd.None
+	for _, p := range all {
+		set = s.Or(set, s.Equal(s.field(netfilter.Proto), bdd.Small(p)))
+	}
+	return set
+}
+
+// withPorts are the protocols that have ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
+var withPorts = []uint64{6, 17, 33, 132, 136}
+
+// there is the packets that have a field.
+func (s *space) there(f netfilter.Field) bdd.Set {
+	switch f {
+	case netfilter.SrcPort, netfilter.DstPort, netfilter.CtOrigDstPort, netfilter.CtOrigSrcPort:
+		return s.protos(withPorts...)
+	case netfilter.ICMPType, netfilter.ICMPCode:
+		return s.protos(1)
+	case netfilter.ICMPv6Type, netfilter.ICMPv6Code:
+		return s.protos(58)
+	case netfilter.TCPFlags, netfilter.TCPOption:
+		return s.protos(6)
+	}
+	return bdd.All
+}
+
+// values is the packets whose field has one of the values; not known where nothing is known of the field.
+func (s *space) values(r rule, c netfilter.Compare, st state) (set bdd.Set, known bool) {
+	constant := func(n uint64) (bdd.Set, bool) { return constantSet(holds(c, n)), true }
+	switch c.Field {
+	case netfilter.NFProto:
+		return constant(map[netfilter.Family]uint64{netfilter.IPv4: nfproto4, netfilter.IPv6: nfproto6}[s.family])
+	case netfilter.CtState:
+		switch {
+		case st.early:
+			return constant(uint64(packet.Invalid))
+		case st.untracked:
+			return constant(uint64(packet.Untracked))
+		}
+		return constant(uint64(packet.New))
+	case netfilter.CtStatus:
+		dnat := s.Equal(s.field(netfilter.CtStatus), bdd.Small(statusDNAT))
+		set := bdd.None
+		if holds(c, statusDNAT) {
+			set = dnat
+		}
+		if holds(c, 0) {
+			set = s.Or(set, dnat.Not())
+		}
+		return set, true
+	case netfilter.CtDirection, netfilter.FragmentOffset, netfilter.MoreFragments, netfilter.PacketType, netfilter.CtZone:
+		return constant(0)
+	case netfilter.TCPFlags:
+		return constant(uint64(packet.SYN))
+	case netfilter.CtProto:
+		return s.numbers(netfilter.Proto, c.Mask, c.Numbers), true
+	case netfilter.Mark:
+		return constant(uint64(st.mark))
+	case netfilter.CtMark:
+		return constant(uint64(st.ctMark))
+	case netfilter.CtLabel:
+		return constantSet(slices.ContainsFunc(c.Numbers, st.labelled)), true
+	case netfilter.CtOrigSrc:
+		return s.addresses(netfilter.Src, c)
+	case netfilter.CtOrigSrcPort:
+		return s.numbers(netfilter.SrcPort, c.Mask, c.Numbers), true
+	case netfilter.CtOrigDst, netfilter.Src, netfilter.Dst:
+		return s.addresses(c.Field, c)
+	case netfilter.IPSetSrcPort:
+		return s.ipsetPort(netfilter.SrcPort, c), true
+	case netfilter.IPSetDstPort:
+		return s.ipsetPort(netfilter.DstPort, c), true
+	case netfilter.InIface, netfilter.OutIface:
+		return s.names(c.Field, c.Names), true
+	case netfilter.InKind, netfilter.OutKind:
+		return s.kinds(c)
+	case netfilter.SrcType, netfilter.DstType, netfilter.SrcTypeIn, netfilter.DstTypeIn, netfilter.SrcTypeOut, netfilter.DstTypeOut:
+		return s.addrTypes(c)
+	case netfilter.ReverseRoute, netfilter.ReverseRouteLoose:
+		return s.reverse(c)
+	case netfilter.Proto, netfilter.SrcPort, netfilter.DstPort, netfilter.CtOrigDstPort,
+		netfilter.ICMPType, netfilter.ICMPCode, netfilter.ICMPv6Type, netfilter.ICMPv6Code,
+		netfilter.TTL, netfilter.DSCP, netfilter.ECN, netfilter.Length, netfilter.SocketFound, netfilter.SocketWildcard:
+		return s.numbers(c.Field, c.Mask, c.Numbers), true
+	}
+	return bdd.None, false
+}
+
+// addresses is the packets whose address is one of those. Of ranges nothing is known under a mask that is no prefix.
+func (s *space) addresses(f netfilter.Field, c netfilter.Compare) (bdd.Set, bool) {
+	if !c.AddrMask.IsValid() {
+		return s.addrs(f, c.Addrs), true
+	}
+	set := bdd.None
+	for r := range c.Addrs.Each() {
+		if r.From() != r.To() {
+			return bdd.None, false
+		}
+		if r.From().Is4() == (s.family == netfilter.IPv4) {
+			set = s.Or(set, s.Masked(s.field(f), number(c.AddrMask), number(r.From())))
+		}
+	}
+	return set, true
+}
+
+// ipsetPort is the packets of which ipset takes one of these numbers for the port.
+func (s *space) ipsetPort(f netfilter.Field, c netfilter.Compare) bdd.Set {
+	set := s.And(s.protos(6, 17, 132, 136), s.numbers(f, c.Mask, c.Numbers))
+	for p, fields := range map[uint64][2]netfilter.Field{1: {netfilter.ICMPType, netfilter.ICMPCode}, 58: {netfilter.ICMPv6Type, netfilter.ICMPv6Code}} {
+		for _, r := range c.Numbers {
+			for t := r.First >> 8; t <= min(r.Last>>8, 255); t++ {
+				codes := netfilter.Range{First: max(r.First, t<<8) & 255, Last: min(r.Last, t<<8|255) & 255}
+				one := s.And(s.Equal(s.field(fields[0]), bdd.Small(t)), s.numbers(fields[1], 0, []netfilter.Range{codes}))
+				set = s.Or(set, s.And(s.protos(p), one))
+			}
+		}
+	}
+	if holds(c, 0) {
+		set = s.Or(set, s.protos(1, 6, 17, 58, 132, 136).Not())
+	}
+	return set
+}
+
+func constantSet(holds bool) bdd.Set {
+	if holds {
+		return bdd.All
+	}
+	return bdd.None
+}
+
+// holds tells whether a number, under the mask, is one of those that are compared with.
+func holds(c netfilter.Compare, n uint64) bool {
+	if c.Mask != 0 {
+		n &= c.Mask
+	}
+	for _, r := range c.Numbers {
+		if r.First <= n && n <= r.Last {
+			return true
+		}
+	}
+	return false
+}
+
+// kinds is the packets that come or leave by an interface of a kind.
+func (s *space) kinds(c netfilter.Compare) (bdd.Set, bool) {
+	f := map[netfilter.Field]netfilter.Field{netfilter.InKind: netfilter.InIface, netfilter.OutKind: netfilter.OutIface}[c.Field]
+	var names []string
+	for _, name := range s.ifaces {
+		for _, kind := range c.Names {
+			if name != "" && s.facts.kinds[name] == kind {
+				names = append(names, name)
+			}
+		}
+	}
+	return s.names(f, names), true
+}
+
+// addrTypes is the packets whose address is of a type in the host's routing.
+func (s *space) addrTypes(c netfilter.Compare) (bdd.Set, bool) {
+	if s.facts.types == nil {
+		return bdd.None, false
+	}
+	f := netfilter.Dst
+	if c.Field == netfilter.SrcType || c.Field == netfilter.SrcTypeIn || c.Field == netfilter.SrcTypeOut {
+		f = netfilter.Src
+	}
+	iface := map[netfilter.Field]netfilter.Field{netfilter.SrcTypeIn: netfilter.InIface, netfilter.DstTypeIn: netfilter.InIface,
+		netfilter.SrcTypeOut: netfilter.OutIface, netfilter.DstTypeOut: netfilter.OutIface}[c.Field]
+	if iface == netfilter.NoField {
+		return s.typesBy(f, c, ""), true
+	}
+	set := bdd.None
+	for _, name := range s.ifaces[1:] {
+		set = s.Or(set, s.And(s.names(iface, []string{name}), s.typesBy(f, c, name)))
+	}
+	return set, true
+}
+
+// typesBy is the packets whose address is of a type, asked for one interface, or for all.
+func (s *space) typesBy(f netfilter.Field, c netfilter.Compare, iface string) bdd.Set {
+	set := bdd.None
+	for _, t := range addrTypes {
+		if holds(c, uint64(t)) {
+			set = s.Or(set, s.addrs(f, s.facts.types(t, iface)))
+		}
+	}
+	return set
+}
+
+// reverse is the packets whose way back leads out of the interface that they came by, or those for which it does not.
+func (s *space) reverse(c netfilter.Compare) (bdd.Set, bool) {
+	if s.facts.wayTo == nil {
+		return bdd.None, false
+	}
+	back := bdd.None
+	for _, name := range s.ifaces[1:] {
+		way := s.addrs(netfilter.Src, s.facts.wayTo(name))
+		if c.Field == netfilter.ReverseRoute {
+			way = s.And(way, s.names(netfilter.InIface, []string{name}))
+		}
+		back = s.Or(back, way)
+	}
+	set := bdd.None
+	if holds(c, 1) {
+		set = back
+	}
+	if holds(c, 0) {
+		set = s.Or(set, back.Not())
+	}
+	return set, true
+}

@@ -1,0 +1,126 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// snapshotOf is the folder of a snapshot.
+func snapshotOf(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := filepath.Abs(filepath.Join("..", "collect", "testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+const docker20 = "20.10.24-published-port"
+
+func TestExplain(t *testing.T) {
+	dir, host := t.TempDir(), snapshotOf(t, docker20)
+	rules := filepath.Join(host, "iptables-save.txt")
+	write(t, dir, "policy.yaml", "version: 1\ninbound: [{allow: ssh}]\n")
+	write(t, dir, "bad.yaml", "version: 1\ninbound: [{alow: ssh}]\n")
+	for name, test := range map[string]struct {
+		args           []string
+		status         int
+		stdout, stderr []string
+	}{
+		"internet to a published port": {[]string{"--snapshot", host, "tcp 203.0.113.2 -> 203.0.113.1:8080"}, 0, []string{"Let through, answered.", "container c1",
+			"203.0.113.1:8080, rewritten to 172.17.0.2:80", "rule 1 of ip filter DOCKER lets it through", "✓ DOCKER 2: ! -i docker0", "dnat to 172.17.0.2:80", "Answer", "Taken for granted"}, nil},
+		"to an unpublished port": {[]string{"--snapshot", host, "tcp 203.0.113.2 -> 172.17.0.2:81"}, 0, []string{"Dropped.", "policy of ip filter FORWARD", "destination port is 81, not 80", "Publish the port"}, nil},
+		"container to internet":  {[]string{"--snapshot", host, "tcp -> 203.0.113.2:9000 from container c1"}, 0, []string{"isn't known here", "masquerade to 203.0.113.1", "FORWARD 5"}, nil},
+		"reply to a container": {[]string{"--snapshot", host, "--in", "eth0", "--state", "established", "tcp 203.0.113.2:9000 -> 172.17.0.2:40000"}, 0,
+			[]string{"RELATED,ESTABLISHED -j ACCEPT", "Let through"}, nil},
+		"container to a published port": {[]string{"--snapshot", host, "tcp -> 203.0.113.1:8080 from container c1"}, 0, []string{"through docker-proxy", "Proxy's request"}, nil},
+		"a dump of rules alone":         {[]string{"--rules", rules, "tcp -> 203.0.113.1:8080"}, 0, []string{"Let through", "rule 1 of ip filter DOCKER", "the host's addresses are not known"}, nil},
+		"with a policy":                 {[]string{"--snapshot", host, "--policy", "policy.yaml", "tcp 203.0.113.2 -> 203.0.113.1:8080"}, 0, []string{"Dropped.", "inet quaywall", "8080/tcp"}, nil},
+		"what the policy lets in":       {[]string{"--snapshot", host, "--policy", "policy.yaml", "tcp 203.0.113.2 -> 203.0.113.1:22"}, 0, []string{"Let through", "policy.yaml:2"}, nil},
+		"all rules":                     {[]string{"-v", "--snapshot", host, "tcp 203.0.113.2 -> 203.0.113.1:22"}, 0, []string{"· DOCKER 1: -i docker0 -j RETURN", "in by is eth0, not docker0"}, nil},
+		"a wrong packet":                {[]string{"--snapshot", host, "tpc -> 203.0.113.1:22"}, 2, nil, []string{`"tpc" is no IP protocol`, "see quaywall explain --help"}},
+		"no packet":                     {[]string{"--snapshot", host}, 2, nil, []string{"name a packet"}},
+		"no such container":             {[]string{"--snapshot", host, "tcp -> 203.0.113.1:22 from container c9"}, 2, nil, []string{"there is no container c9"}},
+		"no snapshot":                   {[]string{"--snapshot", dir, "tcp -> 203.0.113.1:22"}, 1, nil, []string{"reading the snapshot"}},
+		"no rules":                      {[]string{"--rules", "nothing", "tcp -> 203.0.113.1:22"}, 2, nil, []string{"reading nothing"}},
+		"a wrong policy":                {[]string{"--snapshot", host, "--policy", "bad.yaml", "tcp -> 203.0.113.1:22"}, 2, nil, []string{"bad.yaml"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, dir, append([]string{"explain"}, test.args...)...).expect(t, test.status, test.stdout, test.stderr)
+		})
+	}
+}
+
+// TestExplainMany: one JSON object for each line, in order, and for what is no packet as well.
+func TestExplainMany(t *testing.T) {
+	host := snapshotOf(t, docker20)
+	var lines []string
+	for range 600 {
+		lines = append(lines, "tcp 203.0.113.2 -> 203.0.113.1:8080", "nonsense", "", "tcp 203.0.113.2 -> 172.17.0.2:81")
+	}
+	r := runAs(t, t.TempDir(), func(cmd *exec.Cmd) { cmd.Stdin = strings.NewReader(strings.Join(lines, "\n")) }, "explain", "--snapshot", host, "-")
+	want := []string{"accept true container rule 1 of DOCKER", "unknown null none ", "drop false none rule 0 of FORWARD"}
+	dec := json.NewDecoder(strings.NewReader(r.stdout))
+	for i := 0; ; i++ {
+		var got struct {
+			Verdict   string
+			Reachable *bool
+			Delivered struct{ Kind string } `json:"delivered_to"`
+			Decided   *struct {
+				Chain string
+				Rule  int
+			} `json:"decided_by"`
+			Path []any
+			Why  string
+		}
+		err := dec.Decode(&got)
+		if errors.Is(err, io.EOF) {
+			if i != 1800 {
+				t.Errorf("%d answers", i)
+			}
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := json.Marshal(got.Reachable)
+		told := got.Verdict + " " + string(text) + " " + got.Delivered.Kind + " "
+		if got.Decided != nil {
+			told += "rule " + string(rune('0'+got.Decided.Rule)) + " of " + got.Decided.Chain
+		}
+		if told != want[i%3] || got.Why == "" || got.Path == nil {
+			t.Fatalf("answer %d: %s, want %s", i, told, want[i%3])
+		}
+	}
+}
+
+func TestExplainDraws(t *testing.T) {
+	dir := t.TempDir()
+	run(t, dir, "explain", "--snapshot", snapshotOf(t, docker20), "--graph", "way.svg", "tcp 203.0.113.2 -> 203.0.113.1:8080").expect(t, 0, nil, nil)
+	text, err := os.ReadFile(filepath.Join(dir, "way.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := xml.NewDecoder(strings.NewReader(string(text)))
+	for {
+		_, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, word := range []string{"<svg", "prerouting", "DOCKER 1", "172.17.0.2:80"} {
+		if !strings.Contains(string(text), word) {
+			t.Errorf("the drawing has no %q", word)
+		}
+	}
+}

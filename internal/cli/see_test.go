@@ -1,0 +1,155 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"quaywall/internal/cli"
+)
+
+// evidence is a folder with a snapshot of another host, Docker 20.10 with a published port.
+func evidence(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../collect/testdata/20.10.24-published-port")
+	must(t, err)
+	return dir
+}
+
+const openPage = `Open to anyone outside:
+  PORT               WHAT          WAY     OPEN TO                      BY
+  22/tcp             dvprobe       host    anyone by eth0, eth1
+  172.17.0.2:80/tcp  container c1  direct  anyone by eth0, eth1 (IPv4)
+  123/udp            dvprobe       host    anyone by eth0, eth1
+  8080/tcp           container c1  dnat    anyone by eth0, eth1 (IPv4)
+  8080/tcp           container c1  proxy   anyone by eth0, eth1 (IPv6)
+
+Open to containers alone:
+  PORT      WHAT          WAY    OPEN TO                       BY
+  8080/tcp  container c1  proxy  containers by docker0 (IPv4)
+
+1 endpoint is closed to all (--verbose lists them).
+`
+
+func TestAudit(t *testing.T) {
+	dir := t.TempDir()
+	audit := func(args ...string) ran {
+		return run(t, dir, append([]string{"audit", "--snapshot", evidence(t)}, args...)...)
+	}
+	if r := audit(); r.stdout != openPage || r.status != 0 {
+		t.Errorf("got\n%s%swant\n%s", r.stdout, r.stderr, openPage)
+	}
+	audit("--verbose").expect(t, 0, []string{"127.0.0.1:5432/tcp", "nobody", "Assumed: connections that begin"}, nil)
+	audit("--fail-on", "open-to-any").expect(t, 4, nil, nil)
+	audit("--fail-on", "open-to-any", "--except", "22,80/tcp,123/udp,8080").expect(t, 0, nil, nil)
+	audit("--fail-on", "open-to-any", "--except", "22,80/udp,123,8080").expect(t, 4, nil, nil)
+	audit("--fail-on", "uncertain").expect(t, 0, nil, nil)
+	audit("--fail-on", "everything").expect(t, 2, nil, []string{"--fail-on knows open-to-any and uncertain"})
+	audit("--from", "nobody").expect(t, 2, nil, []string{`--from "nobody" is neither an address nor a set`})
+	run(t, dir, "audit", "--snapshot", dir).expect(t, 1, nil, []string{"reading the snapshot in " + dir})
+
+	var v cli.AuditAnswer
+	must(t, json.Unmarshal([]byte(audit("--from", "172.17.0.9", "--json").stdout), &v))
+	at := slices.IndexFunc(v.Endpoints, func(e cli.AuditEndpoint) bool { return e.Path == "proxy" && e.Family == "ipv4" })
+	if at < 0 || v.Endpoints[at].Port != 8080 || v.Endpoints[at].Owner != (cli.ReachOwner{Kind: "container", Name: "c1"}) || v.Endpoints[at].To != "172.17.0.2:80" ||
+		len(v.Endpoints[at].OpenTo) != 1 || v.Endpoints[at].OpenTo[0].From != "any" || v.Endpoints[at].OpenTo[0].Interface != "docker0" || !v.Endpoints[at].Certain {
+		t.Errorf("by the proxy: %+v", v.Endpoints)
+	}
+	if slices.ContainsFunc(v.Endpoints, func(e cli.AuditEndpoint) bool { return e.Family == "ipv6" || e.Port == 5432 }) {
+		t.Errorf("not reached from there: %+v", v.Endpoints)
+	}
+}
+
+// TestAuditPage: the page is whole, and asks nobody for anything.
+func TestAuditPage(t *testing.T) {
+	dir := t.TempDir()
+	run(t, dir, "audit", "--snapshot", evidence(t), "--html", "page.html").expect(t, 0, []string{"Open to anyone outside"}, nil)
+	text, err := os.ReadFile(filepath.Join(dir, "page.html"))
+	must(t, err)
+	page := string(text)
+	if n := strings.Count(page, "<tr><td"); n != 9 || !strings.Contains(page, "<td>container c1</td><td>dnat <span class=\"small\">to 172.17.0.2:80</span></td>") ||
+		!strings.Contains(page, "20.10.24-published-port") || strings.Contains(page, "http://") || strings.Contains(page, "https://") {
+		t.Errorf("%d rows\n%s", n, page)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "lan.yaml", "version: 1\ninbound:\n  - allow: ssh\n  - allow: 8080\n    from: 192.168.50.0/24\n")
+	write(t, dir, "all.yaml", "version: 1\ninbound:\n  - allow: [ssh, 8080]\n")
+	write(t, dir, "words.yaml", "version: 1\ninbound:\n  - allow: 8080\n    from: [192.168.50.0/25, 192.168.50.128/25]\n  - allow: 22/tcp\n")
+	diff := func(args ...string) ran {
+		return run(t, dir, append([]string{"diff", "--snapshot", evidence(t)}, args...)...)
+	}
+	diff("lan.yaml", "words.yaml").expect(t, 0, []string{"No difference: lan.yaml and words.yaml let in the same, whatever the packet"}, nil)
+	diff("lan.yaml", "words.yaml", "--exit-code").expect(t, 0, nil, nil)
+	diff("lan.yaml", "all.yaml", "--exit-code").expect(t, 4, []string{
+		"Gained, let in by all.yaml and not by lan.yaml:", "8080/tcp at this host, ipv4, from all but 172.17.0.0/16, 192.168.50.0/24 by eth0, eth1",
+		"8080/tcp at this host, ipv6, from anyone by eth0, eth1", "for example tcp 198.51.100.77:40000 -> 192.168.50.1:8080 in eth0",
+		"after:  It reaches container c1", "before: "}, nil)
+	diff("all.yaml", "lan.yaml").expect(t, 0, []string{"Lost, let in by all.yaml and not by lan.yaml:"}, nil)
+	diff("none", "lan.yaml").expect(t, 0, []string{"123/udp at this host, ipv4, from anyone", "of ports and protocols where nothing listens now"}, nil)
+	diff("live", "none").expect(t, 0, []string{"No difference"}, nil)
+	diff("live", evidence(t)).expect(t, 0, []string{"No difference"}, nil)
+	diff("live").expect(t, 2, nil, []string{"name the two that are to be compared"})
+	diff("live", "nothing.yaml").expect(t, 2, nil, []string{`"nothing.yaml" is neither a file nor a folder`})
+	diff("@x", "live").expect(t, 2, nil, []string{`"@x": use a number as quaywall rollback --list tells`})
+	diff("@1", "live").expect(t, 1, nil, []string{"there is no policy @1"})
+	write(t, dir, "bad.yaml", "version: 1\ninbound:\n  - alow: 80\n")
+	diff("live", "bad.yaml").expect(t, 2, nil, []string{"bad.yaml:3:5"})
+}
+
+func TestDoctor(t *testing.T) {
+	dir := t.TempDir()
+	run(t, dir, "doctor", "--snapshot", evidence(t), "--exit-code").expect(t, 0, []string{"nothing is wrong that doctor knows of"}, nil)
+	run(t, dir, "doctor", "--snapshot", evidence(t), "--fix").expect(t, 2, nil, []string{"--fix is for this host alone"})
+	flushed := filepath.Join(dir, "flushed")
+	must(t, os.CopyFS(flushed, os.DirFS(evidence(t))))
+	write(t, flushed, "iptables-save.txt", "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n")
+	must(t, os.Remove(filepath.Join(flushed, "nft-ruleset.json")))
+	must(t, os.Remove(filepath.Join(flushed, "nft-ruleset.txt")))
+	run(t, dir, "doctor", "--snapshot", flushed, "--exit-code").expect(t, 4, []string{"fault: Docker runs, and none of its rules are there", "it means", "seen by", "do "}, nil)
+}
+
+// TestSeeLive looks at a machine of the test's own, where the policy in force gives sets their names and endpoints their lines,
+// by each backend.
+func TestSeeLive(t *testing.T) {
+	for _, backend := range []string{"nft", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			m := newMachine(t)
+			write(t, m.dir, "policy.yaml", "version: 1\nsets:\n  friends: [198.51.100.0/24]\ninbound:\n  - allow: 8080\n    from: friends\n  - allow: 9090\n")
+			m.daemon(t, "0.0.0.0:8080", "0.0.0.0:9090", "0.0.0.0:7070")
+			see := func(args string) ran { return m.quaywall(t, "--policy policy.yaml "+args) }
+			see("--backend "+backend+" apply --allow-lockout").expect(t, 0, nil, []string{})
+			for what, want := range map[string][]string{
+				"audit":                 {"8080/tcp", "friends by eth0 (IPv4)", "policy.yaml:5", "9090/tcp", "anyone by eth0", "policy.yaml:7", "2 endpoints are closed"},
+				"audit --from friends":  {"8080/tcp", "9090/tcp"},
+				"diff live policy.yaml": {"No difference: live and policy.yaml"},
+				"diff none live":        {"7070/tcp", "8080/tcp", "Lost, let in by none and not by live"},
+				"doctor --exit-code":    {"warning: Docker gives no answer", "no-docker.sock"},
+			} {
+				see(what).expect(t, 0, want, nil)
+			}
+			if r := see("audit --from 203.0.113.9"); strings.Contains(r.stdout, "8080") || !strings.Contains(r.stdout, "9090/tcp") {
+				t.Errorf("from an address that is no friend's:\n%s", r.stdout)
+			}
+			see("audit --fail-on open-to-any --except 9090").expect(t, 0, nil, nil)
+			see("audit --fail-on open-to-any").expect(t, 4, nil, nil)
+		})
+	}
+}
+
+// TestDoctorFix: what can be mended is.
+func TestDoctorFix(t *testing.T) {
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", "version: 1\ninbound:\n  - allow: 8080\n")
+	see := func(args string) ran { return m.quaywall(t, "--policy policy.yaml --backend nft "+args) }
+	see("apply").expect(t, 0, nil, []string{})
+	m.Output(t, "nft", "delete", "table", "inet", "quaywall")
+	see("doctor --exit-code").expect(t, 4, []string{"fault: quaywall's policy is not in force"}, nil)
+	see("doctor --fix --exit-code").expect(t, 0, []string{"mended: quaywall-gone"}, nil)
+	see("status").expect(t, 0, []string{"in force since"}, []string{})
+}

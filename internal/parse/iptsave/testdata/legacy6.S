@@ -1,0 +1,25 @@
+-P INPUT ACCEPT -c 0 0
+-P FORWARD ACCEPT -c 0 0
+-P OUTPUT ACCEPT -c 0 0
+-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -c 0 0 -j ACCEPT
+-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 1/4 -c 0 0 -j ACCEPT
+-A INPUT -p ipv6-icmp -m icmp6 ! --icmpv6-type 128 -c 0 0 -j ACCEPT
+-A INPUT -d ::1234/::ffff:ffff:ffff:ffff -c 0 0 -j ACCEPT
+-A INPUT -m frag --fragid 1:5 --fragfirst -c 0 0 -j ACCEPT
+-A INPUT -m frag --fraglast -c 0 0 -j ACCEPT
+-A INPUT -m rt --rt-type 0 --rt-segsleft 1 -c 0 0 -j DROP
+-A INPUT -m rt ! --rt-type 0 -c 0 0 -j DROP
+-A INPUT -m hbh --hbh-len 8 -c 0 0 -j DROP
+-A INPUT -m hbh -c 0 0 -j DROP
+-A INPUT -m dst --dst-opts 5:6 -c 0 0 -j DROP
+-A INPUT -m ah --ahspi 5 --ahlen 3 -c 0 0 -j DROP
+-A INPUT -m ah --ahres -c 0 0 -j DROP
+-A INPUT -m ipv6header --header hop-by-hop --soft -c 0 0 -j DROP
+-A INPUT -m eui64 -c 0 0 -j DROP
+-A INPUT -p mobility-header -m mh --mh-type 1 -c 0 0 -j DROP
+-A INPUT -m srh --srh-next-hdr 5 -c 0 0 -j DROP
+-A INPUT -m addrtype --dst-type UNICAST,LOCAL -c 0 0 -j ACCEPT
+-A INPUT -p tcp -c 0 0 -j REJECT --reject-with tcp-reset
+-A INPUT -c 0 0 -j REJECT --reject-with icmp6-adm-prohibited
+-A INPUT -m iprange --src-range fd00::1-fd00::9 -c 0 0 -j ACCEPT
+-A INPUT -m set --match-set s6 src -c 0 0 -j ACCEPT

@@ -1,0 +1,80 @@
+-P INPUT ACCEPT -c 0 0
+-P FORWARD DROP -c 0 0
+-P OUTPUT ACCEPT -c 0 0
+-N X
+-A INPUT -i lo -c 0 0 -g X
+-A INPUT -s 10.0.0.1/255.0.0.255 -d 10.0.0.0/8 -c 0 0
+-A INPUT ! -s 1.2.3.4/32 ! -d 5.6.7.0/24 ! -p icmp -c 0 0 -j RETURN
+-A INPUT -f -c 0 0 -j DROP
+-A INPUT -p tcp -m tcp ! --sport 1:2 --dport 0:1024 --tcp-option 5 ! --tcp-flags FIN,SYN,RST,PSH,ACK,URG SYN,ACK -c 0 0 -j REJECT --reject-with tcp-reset
+-A INPUT -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m state --state NEW -c 0 0 -j DROP
+-A INPUT -p udp -m udp --sport 53 -c 0 0 -j REJECT --reject-with icmp-host-prohibited
+-A INPUT -p sctp -m sctp --dport 80 -c 0 0 -j NFQUEUE --queue-num 5 --queue-bypass
+-A INPUT -p sctp -m sctp --chunk-types any DATA,INIT -c 0 0 -j NFQUEUE --queue-balance 1:4
+-A INPUT -p dccp -m dccp --dport 1:2 -c 0 0 -j ACCEPT
+-A INPUT -p dccp -m dccp --dccp-types REQUEST -c 0 0 -j ACCEPT
+-A INPUT -p icmp -m icmp --icmp-type 8 -m limit --limit 5/sec --limit-burst 7 -c 0 0 -j ACCEPT
+-A INPUT -p icmp -m icmp --icmp-type 3/4 -c 0 0 -j ACCEPT
+-A INPUT -p icmp -m icmp ! --icmp-type 3/4 -c 0 0 -j ACCEPT
+-A INPUT -p icmp -m icmp --icmp-type any -c 0 0 -j ACCEPT
+-A INPUT -p tcp -m multiport ! --dports 22,80:90 -c 0 0 -j ACCEPT
+-A INPUT -p tcp -m multiport --ports 22 -m multiport --sports 1:5 -c 0 0 -j ACCEPT
+-A INPUT -m conntrack ! --ctstate INVALID,DNAT --ctproto 6 --ctorigsrc 10.0.0.0/8 ! --ctorigdst 1.2.3.4 --ctreplsrc 1.2.3.4 --ctrepldst 4.3.2.1 --ctorigsrcport 1:2 --ctorigdstport 80 --ctreplsrcport 3 --ctrepldstport 4 --ctstatus ASSURED,CONFIRMED --ctexpire 1:100 --ctdir ORIGINAL -c 0 0 -j ACCEPT
+-A INPUT -m conntrack --ctstatus NONE -c 0 0 -j ACCEPT
+-A INPUT -m addrtype ! --src-type UNICAST,LOCAL --dst-type BROADCAST --limit-iface-in -c 0 0 -j ACCEPT
+-A INPUT -m mark ! --mark 0x1 -m connmark --mark 0x2/0x3 -c 0 0 -j ACCEPT
+-A INPUT -m mac --mac-source 02:00:00:00:00:0a -c 0 0 -j ACCEPT
+-A INPUT -m physdev ! --physdev-in veth+ -c 0 0 -j ACCEPT
+-A INPUT -m iprange ! --src-range 10.0.0.1-10.0.0.9 --dst-range 10.0.0.1-10.0.0.1 -c 0 0 -j ACCEPT
+-A INPUT -m pkttype ! --pkt-type multicast -c 0 0 -j ACCEPT
+-A INPUT -m length ! --length 100:200 -m ttl --ttl-lt 5 -m ttl --ttl-gt 6 -m ttl ! --ttl-eq 7 -c 0 0 -j ACCEPT
+-A INPUT -m dscp ! --dscp 0x2e -m tos --tos 0x10/0x3f -m ecn --ecn-ip-ect 2 -c 0 0 -j ACCEPT
+-A INPUT -p tcp -m ecn ! --ecn-tcp-ece --ecn-tcp-cwr -c 0 0 -j ACCEPT
+-A INPUT -p esp -m esp --espspi 1:5 -c 0 0 -j ACCEPT
+-A INPUT -p ah -m ah ! --ahspi 1 -c 0 0 -j ACCEPT
+-A INPUT -m devgroup --src-group 0x1/0xf -c 0 0 -j ACCEPT
+-A INPUT -m realm --realm 0x1/0x2 -c 0 0 -j ACCEPT
+-A INPUT -m policy --dir in --pol ipsec --strict --reqid 1 --proto esp -c 0 0 -j ACCEPT
+-A INPUT -m policy --dir in --pol none -c 0 0 -j ACCEPT
+-A INPUT -m helper --helper ftp -c 0 0 -j ACCEPT
+-A INPUT -m recent --rcheck --seconds 60 --hitcount 3 --name BAD --mask 255.255.255.255 --rsource -c 0 0 -j DROP
+-A INPUT -m recent --set --name BAD --mask 255.255.255.255 --rsource -c 0 0 -j DROP
+-A INPUT -m recent ! --update --name BAD --mask 255.255.255.255 --rdest -c 0 0 -j DROP
+-A INPUT -m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 9 --hashlimit-mode srcip,dstport --hashlimit-name h1 --hashlimit-srcmask 24 -c 0 0 -j ACCEPT
+-A INPUT -m hashlimit --hashlimit-above 5kb/s --hashlimit-name h2 -c 0 0 -j ACCEPT
+-A INPUT -p tcp -m connlimit --connlimit-above 3 --connlimit-mask 24 --connlimit-daddr -c 0 0 -j DROP
+-A INPUT -m quota ! --quota 1000 -c 0 0 -j DROP
+-A INPUT -m statistic --mode random ! --probability 0.29999999981 -c 0 0 -j DROP
+-A INPUT -m statistic --mode nth --every 3 --packet 1 -c 0 0 -j DROP
+-A INPUT -m time --timestart 10:00:00 --timestop 11:00:00 --weekdays Mon,Tue --datestop 2038-01-19T03:14:07 -c 0 0 -j DROP
+-A INPUT -m connbytes --connbytes 100:200 --connbytes-mode packets --connbytes-dir both -c 0 0 -j DROP
+-A INPUT -m cpu --cpu 1 -c 0 0 -j DROP
+-A INPUT -m cluster --cluster-local-nodemask 0x00000001 --cluster-total-nodes 2 --cluster-hash-seed 0x00000005 -c 0 0 -j DROP
+-A INPUT -m u32 --u32 "0x0&0xffff=0x100:0xffff" -c 0 0 -j DROP
+-A INPUT -m string --string "GET /x -j y" --algo bm --icase -c 0 0 -j DROP
+-A INPUT -m string --hex-string "|0d0a|" --algo kmp --from 1 --to 50 -c 0 0 -j DROP
+-A INPUT -m bpf --bytecode "4,48 0 0 9,21 0 1 6,6 0 0 1,6 0 0 0" -c 0 0 -j DROP
+-A INPUT -p tcp -m osf --genre Linux --ttl 1 -c 0 0 -j DROP
+-A INPUT -m cgroup --cgroup 5 -c 0 0 -j DROP
+-A INPUT -m connlabel --label "3" -c 0 0 -j DROP
+-A INPUT -m connlabel ! --label "4" --set -c 0 0 -j DROP
+-A INPUT -m comment --comment "a \"b\" \'c\' \\ d" -m comment --comment e -c 0 0 -j DROP
+-A INPUT -m comment --comment -j -c 0 0 -j DROP
+-A INPUT -c 0 0 -j LOG --log-prefix "x y: " --log-tcp-sequence --log-uid
+-A INPUT -c 0 0 -j NFLOG --nflog-prefix "-j z" --nflog-group 86 --nflog-threshold 20
+-A INPUT -c 0 0 -j AUDIT --type drop
+-A INPUT -c 0 0 -j TEE --gateway 10.0.0.1
+-A INPUT -c 0 0 -j SET --add-set s1 src --exist --timeout 5
+-A INPUT -c 0 0 -j SET --del-set s2 src,dst
+-A INPUT -m set --match-set s1 src -c 0 0 -j DROP
+-A INPUT -m set ! --match-set s2 src,dst ! --update-counters -c 0 0 -j DROP
+-A INPUT -m set --match-set s1 src --return-nomatch -c 0 0 -j DROP
+-A INPUT -m set --match-set s1 src --packets-gt 5 -c 0 0 -j DROP
+-A INPUT -p tcp -c 0 0 -j SYNPROXY --sack-perm --mss 1400
+-A INPUT -c 0 0 -j IDLETIMER --timeout 5 --label x
+-A INPUT -c 0 0 -j RATEEST --rateest-name a --rateest-interval 250.0ms --rateest-ewmalog 500.0ms
+-A INPUT -p udp -c 5 600 -j ACCEPT
+-A FORWARD -m physdev ! --physdev-out veth1 --physdev-is-bridged -c 0 0 -j ACCEPT
+-A FORWARD -m physdev ! --physdev-is-in -c 0 0 -j ACCEPT
+-A OUTPUT -m owner --socket-exists --uid-owner 0-1000 ! --gid-owner 5 -c 0 0 -j ACCEPT
+-A OUTPUT -m owner --gid-owner 5 --suppl-groups -c 0 0 -j ACCEPT

@@ -93,9 +93,12 @@ func (w *walk) begin(d derived) {
 	w.pk = d.pk
 	w.lost, w.ended = ending{}, Place{}
 	if w.ct != nil {
-		w.ct.dstDone, w.ct.srcDone, w.ct.markKnown = true, true, false
+		w.ct.dstDone, w.ct.srcDone = true, true
 		if w.ct.dnat || w.ct.snat {
 			w.assume("its connection is translated as one that begins now would be")
+		}
+		if w.ct.mark != 0 {
+			w.assume("its connection has the mark that one that begins now would get: 0x%x", w.ct.mark)
 		}
 	}
 }

@@ -138,11 +138,11 @@ func (h *simHost) judge(t *testing.T, seed uint64) (judged, unsure int) {
 }
 
 // isUnsure tells whether nothing can be compared: the simulator doesn't know, or the packet belongs to a connection that it
-// takes to be translated, which the judge's connections are not. A bridge asks its neighbours where to send what is translated
+// takes to be translated or marked, which the judge's connections are not. A bridge asks its neighbours where to send what is translated
 // on its way from port to port, and here nobody answers.
 func isUnsure(p *probe, tr *sim.Trace) bool {
-	isTranslated := func(a string) bool { return strings.HasPrefix(a, "its connection is translated") }
-	return tr.Verdict == sim.Unknown || slices.ContainsFunc(tr.Assumptions, isTranslated) ||
+	isChanged := func(a string) bool { return strings.HasPrefix(a, "its connection ") }
+	return tr.Verdict == sim.Unknown || slices.ContainsFunc(tr.Assumptions, isChanged) ||
 		p.bridged && tr.Verdict == sim.Accept && tr.DeliveredTo.Address != p.pk.Dst.String()
 }
 

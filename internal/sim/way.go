@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"quaywall/internal/netfilter"
+	"quaywall/internal/packet"
 	"quaywall/internal/snapshot"
 )
 
@@ -397,7 +398,7 @@ func (w *walk) connection() *conn {
 	if w.ct != nil {
 		return w.ct
 	}
-	c := &conn{orig: w.pk.tuple, now: w.pk.tuple, icmp: [2]uint8{w.pk.icmpType, w.pk.icmpCode}}
+	c := &conn{orig: w.pk.tuple, now: w.pk.tuple, icmp: [2]uint8{w.pk.icmpType, w.pk.icmpCode}, markKnown: w.pk.state == packet.New}
 	if w.pk.reply {
 		c.orig, c.now = w.pk.reversed(), w.pk.reversed()
 	}

@@ -12,6 +12,7 @@ import (
 
 	"quaywall/internal/diag"
 	"quaywall/internal/inventory"
+	"quaywall/internal/kernel/tracelog"
 	"quaywall/internal/lock"
 	"quaywall/internal/policy"
 	"quaywall/internal/store"
@@ -74,6 +75,9 @@ func (h *Host) locked(ctx context.Context, doing string, wait time.Duration, f f
 	defer c.ns.close()
 	if l.Squatter != nil {
 		c.note("%v has taken the name of quaywall's lock; it is no quaywall: end it", l.Squatter)
+	}
+	if err := tracelog.Restore(h.RunDir); err != nil {
+		c.note("a trace that was killed has left something: %v", err)
 	}
 	err = c.readState(true)
 	if err == nil {

@@ -107,7 +107,7 @@ func (a *app) root() *cobra.Command {
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misused(cmd, err) })
 	root.AddCommand(a.initCommand(), a.checkCommand(), a.fmtCommand(), a.planCommand(), a.applyCommand(), a.confirmCommand(),
-		a.rollbackCommand(), a.stopCommand(), a.statusCommand(), a.logCommand(), a.explainCommand(), a.snapshotCommand(), a.auditCommand(),
+		a.rollbackCommand(), a.stopCommand(), a.statusCommand(), a.logCommand(), a.traceCommand(), a.explainCommand(), a.snapshotCommand(), a.auditCommand(),
 		a.diffCommand(), a.doctorCommand(), a.agentCommand(), a.servicesCommand(), a.versionCommand(),
 		a.completionCommand(), a.installCommand(), a.uninstallCommand(), a.undoCommand(), a.unitStopCommand())
 	for _, c := range root.Commands() {

@@ -63,7 +63,7 @@ func (f Files) Read() (*snapshot.Host, error) {
 // Gather takes the files of a snapshot from this host, with the tools that are there. What no tool gives is asked of the
 // kernel where that can be done in other ways.
 func Gather(ctx context.Context, o Options) (Files, error) {
-	path, err := o.path(ctx)
+	path, err := o.Path(ctx)
 	if err != nil {
 		return Files{}, err
 	}
@@ -87,8 +87,8 @@ func Gather(ctx context.Context, o Options) (Files, error) {
 	return g.Files, err
 }
 
-// path is that of the network namespace, "" for this thread's.
-func (o Options) path(ctx context.Context) (string, error) {
+// Path is that of the network namespace, "" for this thread's.
+func (o Options) Path(ctx context.Context) (string, error) {
 	name, ok := strings.CutPrefix(o.Netns, "container:")
 	if !ok {
 		return o.Netns, nil

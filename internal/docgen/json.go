@@ -34,6 +34,7 @@ func answers() []answer {
 		{"status", []string{"cli.StatusAnswer", "apply.Status", "apply.SetStatus", "apply.Counter", "apply.LastEnded", "store.Undone", "store.Stamp",
 			"agent.Status", "agent.Report", "agent.Followed", "agent.DockerSeen", "agent.Repair"}},
 		{"log", []string{"denied.Entry"}},
+		{"trace", []string{"trace.Packet"}},
 		{"snapshot", []string{"cli.SnapshotAnswer", "cli.SnapshotMissing"}},
 		{"audit", []string{"cli.AuditAnswer", "cli.AuditEndpoint", "cli.AuditUnseen"}},
 		{"diff", []string{"cli.DiffAnswer", "cli.DiffChange", "cli.DiffSide"}},
@@ -50,7 +51,7 @@ func answers() []answer {
 
 const jsonHead = `# Answers in JSON
 
-With ` + "`--json`" + ` every command answers with one JSON object on standard output (` + "`log`" + `: one on each line;
+With ` + "`--json`" + ` every command answers with one JSON object on standard output (` + "`log`" + ` and ` + "`trace`" + `: one on each line;
 ` + "`agent`" + ` writes its log so); an error is one on standard error. Made from the source by ` + "`make generate`" + `: each type as the program declares it, with the names that stand in the JSON in
 the tags. A field with ` + "`omitempty` or `omitzero`" + ` is left out where it has nothing to say. An embedded type's fields stand beside
 the others.

@@ -270,7 +270,7 @@ func (w *walk) answeredByKernel(r *result) {
 // listener finds the socket that a packet to an address and port is for: one of that very address before one of all.
 func (s *Sim) listener(proto uint8, dst netip.AddrPort, in string) *snapshot.Socket {
 	var best *snapshot.Socket
-	for _, k := range s.listening()[snapshot.Port{Proto: proto, Port: dst.Port()}] {
+	for _, k := range s.listening[snapshot.Port{Proto: proto, Port: dst.Port()}] {
 		if k.Dev != "" && k.Dev != in {
 			continue
 		}
@@ -320,7 +320,7 @@ func (s *Sim) ownerOf(k *snapshot.Socket, to netip.AddrPort) string {
 }
 
 // containerAt is the container that has an address.
-func (s *Sim) containerAt(a netip.Addr) *snapshot.Container { return s.containers()[a] }
+func (s *Sim) containerAt(a netip.Addr) *snapshot.Container { return s.containers[a] }
 
 // proxied follows the connection that docker-proxy makes to the container, and its answer. problem tells that it fails.
 func (w *walk) proxied(sock *snapshot.Socket, r *result) (problem bool) {
@@ -372,10 +372,8 @@ func (s *Sim) listens(c *snapshot.Container, proto uint8, port uint16, published
 	if c == nil {
 		return perhaps
 	}
-	for _, p := range s.host.Inventory.Published {
-		if p.Target == port && p.Proto == proto && p.Container == c.Name {
-			return yes
-		}
+	if s.published[target{c.Name, snapshot.Port{Proto: proto, Port: port}}] {
+		return yes
 	}
 	if slices.Contains(c.Exposed, snapshot.Port{Proto: proto, Port: port}) {
 		return yes

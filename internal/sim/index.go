@@ -195,8 +195,8 @@ func (c *candidates) next(from int32) int32 {
 	return best
 }
 
-// policyLine is the line of quaywall's policy that a comment names, "" where the rule isn't quaywall's.
-func policyLine(t *netfilter.Table, chain, comment string) string {
+// PolicyLine is the line of quaywall's policy that a comment names, "" where the rule isn't quaywall's.
+func PolicyLine(t *netfilter.Table, chain, comment string) string {
 	if comment == "" || t.Name != "quaywall" && !strings.HasPrefix(chain, "QUAYWALL") && !strings.HasPrefix(chain, "quaywall") {
 		return ""
 	}

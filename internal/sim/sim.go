@@ -20,7 +20,6 @@ package sim
 
 import (
 	"net/netip"
-	"sync"
 
 	"quaywall/internal/netfilter"
 	"quaywall/internal/packet"
@@ -37,9 +36,15 @@ type Sim struct {
 	named  map[string]*netfilter.Set // those of ipset
 	net    *network
 
-	// Made when they are asked for.
-	containers func() map[netip.Addr]*snapshot.Container
-	listening  func() map[snapshot.Port][]*snapshot.Socket
+	containers map[netip.Addr]*snapshot.Container
+	published  map[target]bool
+	listening  map[snapshot.Port][]*snapshot.Socket
+}
+
+// target is a port of a container's.
+type target struct {
+	container string
+	snapshot.Port
 }
 
 type hookKey struct {
@@ -70,32 +75,29 @@ func New(host *snapshot.Host) *Sim {
 	}
 	s.index()
 	s.net = newNetwork(host)
-	s.containers, s.listening = sync.OnceValue(s.byAddress), sync.OnceValue(s.byPort)
+	s.indexServices()
 	return s
 }
 
-// byAddress finds containers by their addresses.
-func (s *Sim) byAddress() map[netip.Addr]*snapshot.Container {
-	all := make(map[netip.Addr]*snapshot.Container, len(s.host.Containers))
+// indexServices finds containers by their addresses, and what is published and listened at.
+func (s *Sim) indexServices() {
+	s.containers, s.published = map[netip.Addr]*snapshot.Container{}, map[target]bool{}
+	s.listening = map[snapshot.Port][]*snapshot.Socket{}
 	for i := range s.host.Containers {
 		for _, e := range s.host.Containers[i].Networks {
 			for _, a := range e.Addrs {
-				all[a] = &s.host.Containers[i]
+				s.containers[a] = &s.host.Containers[i]
 			}
 		}
 	}
-	return all
-}
-
-// byPort finds sockets by their ports.
-func (s *Sim) byPort() map[snapshot.Port][]*snapshot.Socket {
-	all := make(map[snapshot.Port][]*snapshot.Socket, len(s.host.Sockets))
+	for _, p := range s.host.Inventory.Published {
+		s.published[target{p.Container, snapshot.Port{Proto: p.Proto, Port: p.Target}}] = true
+	}
 	for i := range s.host.Sockets {
 		k := &s.host.Sockets[i]
 		at := snapshot.Port{Proto: k.Proto, Port: k.Port}
-		all[at] = append(all[at], k)
+		s.listening[at] = append(s.listening[at], k)
 	}
-	return all
 }
 
 // Explain leads a packet through the host. A query that can't be filled in from what is known of the host is an error.

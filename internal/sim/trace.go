@@ -60,7 +60,7 @@ const (
 
 // Step is a base chain that a packet met, or something else that happened to it.
 type Step struct {
-	Leg      string     `json:"leg"`
+	Leg      string     `json:"leg,omitempty"`  // "" where it isn't known
 	Hook     string     `json:"hook,omitempty"` // "prerouting"; "" between the hooks
 	Table    string     `json:"table,omitempty"`
 	Dialect  string     `json:"dialect,omitempty"` // "nft", "iptables-nft", "iptables-legacy"
@@ -86,6 +86,20 @@ type RuleStep struct {
 	Did        string `json:"did,omitempty"`    // "accept", "jump DOCKER", "dnat to 172.17.0.2:80"
 	Before     string `json:"before,omitempty"`
 	After      string `json:"after,omitempty"`
+}
+
+// StepOf is the beginning of a step: a base chain as it is shown.
+func StepOf(t *netfilter.Table, c *netfilter.Chain) Step {
+	return Step{Table: tableName(t), Dialect: dialects[t.Dialect], Chain: c.Name, Hook: hookNames[c.Base.Hook], Priority: c.Base.Priority}
+}
+
+// PlaceOf is a rule of a chain, or with nil its policy.
+func PlaceOf(t *netfilter.Table, c *netfilter.Chain, r *netfilter.Rule) Place {
+	p := Place{Table: tableName(t), Chain: c.Name}
+	if r != nil {
+		p.Rule, p.Text, p.PolicyLine = r.Number, r.Text, PolicyLine(t, c.Name, r.Comment)
+	}
+	return p
 }
 
 // tri is an answer: no, perhaps, yes.

@@ -80,8 +80,9 @@ func (w *walk) lastChoice() doubt {
 
 // base leads the packet through a base chain.
 func (w *walk) base(c *chain, hook netfilter.Hook) fate {
-	w.steps = append(w.steps, Step{Leg: w.leg, Hook: hookNames[hook], Table: tableName(c.table), Dialect: dialects[c.table.Dialect],
-		Chain: c.Name, Priority: c.Base.Priority})
+	step := StepOf(c.table, c.Chain)
+	step.Leg = w.leg
+	w.steps = append(w.steps, step)
 	w.step, w.hook, w.near = &w.steps[len(w.steps)-1], hook, 0
 	f := w.rules(c, 0)
 	place := Place{Table: w.step.Table, Chain: c.Name}
@@ -232,7 +233,7 @@ func isHarmless(r *netfilter.Rule) bool {
 // note writes a rule down.
 func (w *walk) note(r *netfilter.Rule, depth int, matched tri) int {
 	w.step.Rules = append(w.step.Rules, RuleStep{Chain: w.chain.Name, Depth: depth, Rule: r.Number, Text: r.Text, Comment: r.Comment,
-		PolicyLine: policyLine(w.chain.table, w.chain.Name, r.Comment), Matched: matched.String()})
+		PolicyLine: PolicyLine(w.chain.table, w.chain.Name, r.Comment), Matched: matched.String()})
 	if e := w.element; e != nil && matched != no {
 		w.elementOrigin(len(w.step.Rules)-1, e)
 	}
@@ -242,7 +243,7 @@ func (w *walk) note(r *netfilter.Rule, depth int, matched tri) int {
 // elementOrigin has a rule that a set or a map decided for be of the element's origin.
 func (w *walk) elementOrigin(at int, e *netfilter.Element) {
 	rs := &w.step.Rules[at]
-	if line := policyLine(w.chain.table, w.chain.Name, e.Comment); line != "" {
+	if line := PolicyLine(w.chain.table, w.chain.Name, e.Comment); line != "" {
 		rs.PolicyLine = line
 	}
 	if rs.Comment == "" {
@@ -251,13 +252,7 @@ func (w *walk) elementOrigin(at int, e *netfilter.Element) {
 }
 
 // place is a rule of a chain, or with nil its policy.
-func (w *walk) place(c *chain, r *netfilter.Rule) Place {
-	p := Place{Table: tableName(c.table), Chain: c.Name}
-	if r != nil {
-		p.Rule, p.Text, p.PolicyLine = r.Number, r.Text, policyLine(c.table, c.Name, r.Comment)
-	}
-	return p
-}
+func (w *walk) place(c *chain, r *netfilter.Rule) Place { return PlaceOf(c.table, c.Chain, r) }
 
 // act does what a rule says, action by action.
 func (w *walk) act(r *netfilter.Rule, at, depth int) (left bool, f fate) {

@@ -28,7 +28,8 @@ var fieldNames = map[netfilter.Field]string{
 	netfilter.UID: "user", netfilter.GID: "group", netfilter.CGroup: "control group",
 }
 
-func fieldName(f netfilter.Field) string {
+// FieldName is a field in the words of nft.
+func FieldName(f netfilter.Field) string {
 	if name := fieldNames[f]; name != "" {
 		return name
 	}
@@ -39,7 +40,7 @@ func fieldName(f netfilter.Field) string {
 func (w *walk) whyNot(m netfilter.Match) string {
 	switch m := m.(type) {
 	case netfilter.Compare:
-		return fmt.Sprintf("%s is %s, not %s", fieldName(m.Field), w.valueText(m.Field), w.wanted(&m))
+		return fmt.Sprintf("%s is %s, not %s", FieldName(m.Field), w.valueText(m.Field), w.wanted(&m))
 	case netfilter.In:
 		name := "@" + m.Set
 		if m.Set == "" {
@@ -72,7 +73,7 @@ func unlessText(b bool, text string) string {
 func (w *walk) fieldsText(fields []netfilter.Field) string {
 	words := make([]string, len(fields))
 	for i, f := range fields {
-		words[i] = fieldName(f) + " " + w.valueText(f)
+		words[i] = FieldName(f) + " " + w.valueText(f)
 	}
 	return strings.Join(words, ", ")
 }

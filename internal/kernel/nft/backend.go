@@ -240,7 +240,7 @@ func texts(messages iter.Seq2[render.Message, error]) (string, int) {
 	return all.String(), count
 }
 
-// Remove takes both tables out of the kernel. One without nf_tables holds none.
+// Remove takes both tables out of the kernel, and that which a trace has left. One without nf_tables holds none.
 func (*Backend) Remove(context.Context) error {
 	s, err := open()
 	if err == nil {
@@ -257,6 +257,9 @@ func (*Backend) Remove(context.Context) error {
 		if err := s.remove(name); err != nil {
 			return fmt.Errorf("nft: removing table inet %s: %w", name, err)
 		}
+	}
+	if err := s.removeTrace(); err != nil {
+		return fmt.Errorf("nft: removing table inet %s: %w", TraceTable, err)
 	}
 	return nil
 }

@@ -125,9 +125,9 @@ func attributes(r *snapshot.Route, words []string) bool {
 		case "src":
 			ok = parseAddr(&r.Src, value) && ok
 		case "dev":
-			r.Dev, ok = value, ok && value != ""
+			r.Dev = value
 		case "table":
-			r.Table, ok = value, ok && value != ""
+			r.Table = value
 		case "metric":
 			n, err := strconv.ParseUint(value, 10, 32)
 			r.Metric, ok = int(n), ok && err == nil

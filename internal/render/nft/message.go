@@ -28,10 +28,12 @@ func message(typ, flags uint16, body buffer, format string, args ...any) Message
 }
 
 // AddTable makes a table, if it isn't there.
-func AddTable(name string) Message {
+func AddTable(name string) Message { return addTable(name, 0) }
+
+func addTable(name string, flags uint32) Message {
 	var b buffer
 	b.string(unix.NFTA_TABLE_NAME, name)
-	b.uint32(unix.NFTA_TABLE_FLAGS, 0)
+	b.uint32(unix.NFTA_TABLE_FLAGS, flags)
 	return message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, b, "add table inet %s", name)
 }
 

@@ -323,3 +323,17 @@ func chainsByName(t *Table) map[string]*Chain {
 	}
 	return chains
 }
+
+// Create gives the messages of the one transaction that makes a table which must not be there yet.
+func (t *Table) Create() iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		w := &writer{Change: NewChange(t, Live{}), yield: yield}
+		table := addTable(t.Name, t.Flags)
+		table.Flags |= unix.NLM_F_EXCL
+		w.say(table)
+		w.chains(false)
+		w.sets()
+		w.chains(true)
+		w.rules()
+	}
+}

@@ -68,6 +68,7 @@ var layers = map[string]layer{
 	"internal/agent":  steering,
 	"internal/denied": steering,
 	"internal/repair": steering,
+	"internal/trace":  steering,
 
 	"internal/cli":    edge,
 	"internal/docgen": edge,

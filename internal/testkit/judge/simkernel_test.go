@@ -118,7 +118,10 @@ func (h *simHost) judge(t *testing.T, seed uint64) (judged, unsure int) {
 	for _, p := range probes {
 		p.bridged = p.pk.In == "docker0" && isNeighbour(p.pk.Src) && isNeighbour(p.pk.Dst)
 	}
-	fates := h.sure(t, probes)
+	fates, err := h.send(probes)
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
 	var wrong []*probe
 	for _, p := range probes {
 		tr := h.ask(t, s, p)
@@ -132,6 +135,7 @@ func (h *simHost) judge(t *testing.T, seed uint64) (judged, unsure int) {
 		}
 	}
 	if len(wrong) > 0 {
+		h.world.seen.drain()
 		h.report(t, seed, s, wrong)
 	}
 	return judged, unsure
@@ -151,20 +155,6 @@ func isNeighbour(a netip.Addr) bool {
 	return slices.ContainsFunc(prefixes("172.17.0.0/16", "fd00:17::/64"), func(p netip.Prefix) bool { return p.Contains(a) }) && !isIn(hostAddrs(), a)
 }
 
-// sure sends packets until all were seen to their end: a slow machine needs more than one try.
-func (h *simHost) sure(t *testing.T, probes []*probe) map[uint16]fate {
-	var fates map[uint16]fate
-	var err error
-	for range 20 {
-		if fates, err = h.send(probes); err == nil {
-			return fates
-		}
-		h.world.seen.drain()
-	}
-	t.Fatal(err)
-	return nil
-}
-
 func query(p *probe) packet.Query { return packet.Query{Packet: p.pk, FromHost: p.pk.In == ""} }
 
 func (h *simHost) ask(t *testing.T, s *sim.Sim, p *probe) *sim.Trace {
@@ -175,21 +165,20 @@ func (h *simHost) ask(t *testing.T, s *sim.Sim, p *probe) *sim.Trace {
 	return tr
 }
 
-// report sends again what looks wrong, in case the machine was slow, and tells of the first that still is.
+// report sends once more what looks wrong, and tells of the first that is.
 func (h *simHost) report(t *testing.T, seed uint64, s *sim.Sim, wrong []*probe) {
-	var fates map[uint16]fate
-	for range 3 {
-		h.world.seen.drain()
-		fates = h.sure(t, wrong)
-		wrong = slices.DeleteFunc(wrong, func(p *probe) bool { return isAlike(p, h.ask(t, s, p), fates[p.id]) })
-		if len(wrong) == 0 {
+	fates, err := h.send(wrong)
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	for _, p := range wrong {
+		tr := h.ask(t, s, p)
+		if !isAlike(p, tr, fates[p.id]) {
+			t.Errorf("seed %d, %v: %s flags %#x bridged %v\nsimulator: %s: %s\nkernel:    %s\n%s\n%s", seed, h.dialects, p.pk, p.pk.Flags, p.bridged,
+				simFate(tr), tr.Why, kernelFate(fates[p.id]), pathText(tr), h.script)
 			return
 		}
 	}
-	p := wrong[0]
-	tr := h.ask(t, s, p)
-	t.Errorf("seed %d, %v: %s flags %#x bridged %v\nsimulator: %s: %s\nkernel:    %s\n%s\n%s", seed, h.dialects, p.pk, p.pk.Flags, p.bridged,
-		simFate(tr), tr.Why, kernelFate(fates[p.id]), pathText(tr), h.script)
 }
 
 func pathText(tr *sim.Trace) string {

@@ -30,9 +30,9 @@ const (
 	attrCtInfo  = 19
 )
 
-// decode reads a message; what it doesn't understand it leaves out. tracked tells whether the kernel was asked what
+// Decode reads a message; what it doesn't understand it leaves out. tracked tells whether the kernel was asked what
 // connection tracking says.
-func decode(b []byte, tracked bool) Logged {
+func Decode(b []byte, tracked bool) Logged {
 	var l Logged
 	if tracked {
 		l.State = packet.Invalid

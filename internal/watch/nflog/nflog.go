@@ -26,9 +26,11 @@ import (
 	"quaywall/internal/nlsock"
 )
 
+// MessagePacket is the type of messages that are packets.
+const MessagePacket = unix.NFNL_SUBSYS_ULOG << 8
+
 // Messages and attributes of linux/netfilter/nfnetlink_log.h, which x/sys/unix does not have.
 const (
-	messagePacket = unix.NFNL_SUBSYS_ULOG << 8
 	messageConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
 
 	configCommand   = 1
@@ -64,14 +66,11 @@ func Open(group uint16) (*Reader, error) {
 	err = errors.Join(conn.SetOption(netlink.NoENOBUFS, true), conn.SetReadBuffer(queue))
 	r := &Reader{conn: conn, tracked: true}
 	if err == nil {
-		err = r.bind(group)
+		err = Bind(conn, group, true)
 	}
 	if errors.Is(err, unix.EOPNOTSUPP) { // this kernel has no netlink for connection tracking
 		r.tracked = false
-		err = r.bind(group)
-	}
-	if errors.Is(err, unix.EPERM) {
-		err = errors.New("another program reads it, or the right to (CAP_NET_ADMIN) is missing")
+		err = Bind(conn, group, false)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading NFLOG group %d: %w", group, err), conn.Close())
@@ -79,19 +78,23 @@ func Open(group uint16) (*Reader, error) {
 	return r, nil
 }
 
-// bind asks for the packets of a group, each in a message of its own.
-func (r *Reader) bind(group uint16) error {
+// Bind asks for the packets of a group, each in a message of its own, and if tracked is set for what connection tracking says
+// of them.
+func Bind(conn *netlink.Conn, group uint16, tracked bool) error {
 	b := binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, group)
 	b = nlsock.Append(b, configCommand, commandBind)
 	b = nlsock.Append(b, configMode, append(binary.BigEndian.AppendUint32(nil, copied), copyPacket, 0)...)
 	b = nlsock.Append(b, configSize, binary.BigEndian.AppendUint32(nil, messages)...)
 	b = nlsock.Append(b, configThreshold, binary.BigEndian.AppendUint32(nil, 1)...)
-	if r.tracked {
+	if tracked {
 		b = nlsock.Append(b, configFlags, 0, withConntrack)
 	}
-	_, err := r.conn.Execute(netlink.Message{
+	_, err := conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: messageConfig, Flags: netlink.Request | netlink.Acknowledge}, Data: b,
 	})
+	if errors.Is(err, unix.EPERM) {
+		return errors.New("another program reads it, or the right to (CAP_NET_ADMIN) is missing")
+	}
 	return err
 }
 
@@ -112,8 +115,8 @@ func (r *Reader) Read(deadline time.Time) ([]Logged, error) {
 	}
 	var logged []Logged
 	for _, m := range all {
-		if m.Header.Type == messagePacket {
-			logged = append(logged, decode(m.Data, r.tracked))
+		if m.Header.Type == MessagePacket {
+			logged = append(logged, Decode(m.Data, r.tracked))
 		}
 	}
 	return logged, nil
@@ -124,8 +127,11 @@ func (r *Reader) Read(deadline time.Time) ([]Logged, error) {
 type memInfo [9]uint32
 
 // Lost tells how many packets had no room since Open.
-func (r *Reader) Lost() (uint32, error) {
-	raw, err := r.conn.SyscallConn()
+func (r *Reader) Lost() (uint32, error) { return Lost(r.conn) }
+
+// Lost tells how many messages had no room in a socket's queue.
+func Lost(conn *netlink.Conn) (uint32, error) {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err
 	}

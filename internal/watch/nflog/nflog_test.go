@@ -139,15 +139,15 @@ func FuzzDecode(f *testing.F) {
 		attr(attrCtInfo, 0, 0, 0, 2), attr(attrPayload, 0x45, 0, 0, 20)} {
 		whole = append(whole, a...)
 	}
-	if l := decode(whole, true); l.Prefix != "quaywall denied" || l.In != 2 || l.Out != 3 || l.State != packet.New || len(l.Packet) != 4 {
+	if l := Decode(whole, true); l.Prefix != "quaywall denied" || l.In != 2 || l.Out != 3 || l.State != packet.New || len(l.Packet) != 4 {
 		f.Errorf("a whole message is %+v", l)
 	}
-	if l := decode([]byte{2, 0, 0, 86}, true); l.State != packet.Invalid {
+	if l := Decode([]byte{2, 0, 0, 86}, true); l.State != packet.Invalid {
 		f.Errorf("a packet that connection tracking doesn't know is %v", l.State)
 	}
 	f.Add(whole)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l := decode(b, true)
+		l := Decode(b, true)
 		if len(l.Prefix)+len(l.Packet) > len(b) {
 			t.Errorf("of %d bytes, %d are a packet and %d its prefix", len(b), len(l.Packet), len(l.Prefix))
 		}

@@ -1,0 +1,13 @@
+package trace
+
+import (
+	"os"
+	"testing"
+
+	"quaywall/internal/testkit/netns"
+)
+
+func TestMain(m *testing.M) {
+	netns.Isolate()
+	os.Exit(m.Run())
+}

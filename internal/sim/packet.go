@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"net/netip"
 
 	"quaywall/internal/netfilter"
@@ -77,7 +76,7 @@ func when(b bool) (uint64, knowledge) {
 
 // String is the packet in short: where from, where to.
 func (p *pkt) String() string {
-	return fmt.Sprintf("%s %s -> %s", packet.ProtoName(p.proto), end(p.src, p.sport), end(p.dst, p.dport))
+	return packet.ProtoName(p.proto) + " " + end(p.src, p.sport) + " -> " + end(p.dst, p.dport)
 }
 
 // address is a field that is an address.

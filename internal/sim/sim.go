@@ -30,6 +30,7 @@ import (
 type Sim struct {
 	host   *snapshot.Host
 	hooks  map[hookKey][]*chain // base chains in the order in which the kernel calls them
+	nats   map[hookKey][]*chain // those of them that translate
 	bridge map[netfilter.Hook][]*chain
 	ingest map[hookKey]map[string][]*chain // of Ingress and Egress, by device
 	sets   map[*netfilter.Set]*set
@@ -112,12 +113,15 @@ func (s *Sim) Explain(q packet.Query, o Options) (*Trace, error) {
 // maxRuns bounds the ways that are followed for what isn't known.
 const maxRuns = 64
 
+// usualSteps is how long a way mostly is, there and back.
+const usualSteps = 32
+
 // explore follows every way that doubts leave open, until all is in doubt that could be.
 func (s *Sim) explore(q packet.Query, d derived, o Options) *Trace {
 	var choices []choice
 	var first *result
 	for run := 0; ; run++ {
-		w := &walk{s: s, o: o, choices: choices, derived: d}
+		w := &walk{s: s, o: o, choices: choices, derived: d, steps: make([]Step, 0, usualSteps)}
 		r := w.run(d)
 		if first == nil {
 			first = r

@@ -33,7 +33,6 @@ type conn struct {
 	dstDone, srcDone bool
 	icmp             [2]uint8 // type and code of the first packet
 	mark             uint64
-	markKnown        bool
 	dnat, snat       bool
 }
 
@@ -319,14 +318,8 @@ func (p *pkt) ctNumber(f netfilter.Field) (v uint64, k knowledge, ok bool) {
 		v, k = when(p.reply)
 	case netfilter.CtMark:
 		v = c.mark
-		if !c.markKnown {
-			k = unknown
-		}
 	case netfilter.CtLabel:
 		k = lacks
-		if !c.markKnown {
-			k = unknown
-		}
 	case netfilter.CtProto:
 		v = uint64(p.proto)
 	case netfilter.CtZone:

@@ -386,7 +386,6 @@ func (w *walk) assign(a netfilter.Assign, at int) {
 	value := a.Value
 	switch a.From {
 	case netfilter.NoField:
-		w.markKnown(a.Field, a.Mask)
 	case netfilter.CtMark:
 		if w.pk.ct == nil {
 			return
@@ -404,11 +403,4 @@ func (w *walk) assign(a netfilter.Assign, at int) {
 		name = "connection mark"
 	}
 	w.did(at, "%s 0x%x", name, *to)
-}
-
-// markKnown notes that the mark of a connection is known now, where all of it is written.
-func (w *walk) markKnown(f netfilter.Field, mask uint64) {
-	if f == netfilter.CtMark && uint32(mask) == 0xffffffff {
-		w.pk.ct.markKnown = true
-	}
 }

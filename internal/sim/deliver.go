@@ -54,7 +54,7 @@ func (w *walk) run(d derived) *result {
 	w.leg, w.pk = Request, d.pk
 	if d.cannot != "" {
 		w.tell("%s", d.cannot)
-		return w.result(&result{verdict: Drop, delivered: Delivery{Kind: "none"}, why: d.cannot + ".",
+		return w.result(&result{verdict: Drop, delivered: Delivery{Kind: "none"}, why: upper(d.cannot) + ".",
 			decided: &Place{Table: "kernel", Chain: "routing", Text: "no source address"}})
 	}
 	if d.pk.state == packet.Established || d.pk.state == packet.Related {

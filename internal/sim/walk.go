@@ -157,6 +157,9 @@ func (w *walk) either(d doubt, ways ...fate) fate { return ways[w.choose(len(way
 func (w *walk) rule(r *netfilter.Rule, depth int) (left bool, f fate) {
 	w.element = nil
 	got, failed := w.holdsAll(r.Matches)
+	if got != no || isStateful(r.Matches[failed]) {
+		w.assumeFresh(r.Matches)
+	}
 	if got == no {
 		if w.o.All || w.isNear(r, failed) {
 			at := w.note(r, depth, no)
@@ -173,6 +176,11 @@ func (w *walk) rule(r *netfilter.Rule, depth int) (left bool, f fate) {
 		}
 	}
 	return w.act(r, at, depth)
+}
+
+func isStateful(m netfilter.Match) bool {
+	_, ok := m.(netfilter.Stateful)
+	return ok
 }
 
 // maxNear is how many rules of a base chain are noted that nearly matched.

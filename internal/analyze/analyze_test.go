@@ -78,6 +78,10 @@ func TestAudit(t *testing.T) {
 			return "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i eth0 -p tcp -m tcp --dport 10000 -j MARK --set-xmark 0x10/0x10\nCOMMIT\n" +
 				before("FORWARD", "-m mark --mark 0x10/0x10 -j DROP")(s)
 		}, []string{direct0, direct1, proxy0, dnat1, proxy1}},
+		"a label that is set and asked for": {func(s string) string {
+			return "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i eth0 -p tcp -m tcp --dport 10000 -m connlabel --label 86 --set\nCOMMIT\n" +
+				before("FORWARD", "-m connlabel --label 86 -j DROP")(s)
+		}, []string{direct0, direct1, proxy0, dnat1, proxy1}},
 		"a limit": {before("FORWARD", "-i eth0 -m limit --limit 1/sec -j DROP"),
 			[]string{direct0, direct1, dnat0 + " perhaps", proxy0, dnat1 + " perhaps", proxy1}},
 		"what isn't understood": {before("DOCKER-FORWARD", "-i eth0 -m string --string x --algo bm -j ACCEPT"), all},

@@ -1,6 +1,8 @@
 package analyze
 
 import (
+	"slices"
+
 	"quaywall/internal/bdd"
 	"quaywall/internal/netfilter"
 	"quaywall/internal/packet"
@@ -36,9 +38,20 @@ func (r rule) occurrence() (n int) {
 // state is what became of a packet on its way so far, that rules ask for and that isn't in the packet.
 type state struct {
 	mark, ctMark uint32
+	labels       [2]uint64 // of the connection, a bit each
 	untracked    bool
 	early        bool         // connection tracking hasn't seen it
 	nat          *translation // that was done; nil for none
+}
+
+// labelled tells whether the connection has one of these labels.
+func (st state) labelled(r netfilter.Range) bool {
+	for n := r.First; n <= min(r.Last, 127); n++ {
+		if st.labels[n/64]>>(n%64)&1 != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // matches is the packets that meet all matches of a rule.
@@ -59,7 +72,7 @@ func asksState(all []netfilter.Match) bool {
 		switch m := m.(type) {
 		case netfilter.Compare:
 			switch m.Field {
-			case netfilter.Mark, netfilter.CtMark, netfilter.CtState, netfilter.CtStatus:
+			case netfilter.Mark, netfilter.CtMark, netfilter.CtLabel, netfilter.CtState, netfilter.CtStatus:
 				return true
 			}
 		case netfilter.Any:
@@ -186,6 +199,8 @@ func (s *space) values(r rule, c netfilter.Compare, st state) (set bdd.Set, know
 		return constant(uint64(st.mark))
 	case netfilter.CtMark:
 		return constant(uint64(st.ctMark))
+	case netfilter.CtLabel:
+		return constantSet(slices.ContainsFunc(c.Numbers, st.labelled)), true
 	case netfilter.CtOrigSrc:
 		return s.addresses(netfilter.Src, c)
 	case netfilter.CtOrigSrcPort:

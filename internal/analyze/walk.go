@@ -173,6 +173,10 @@ func (w *walker) anything(r rule, st state, set bdd.Set, accepted flows) bdd.Set
 
 // assign is a state once a mark was set.
 func assign(st state, a netfilter.Assign) state {
+	if a.Field == netfilter.CtLabel && a.Value < 128 {
+		st.labels[a.Value/64] |= 1 << (a.Value % 64)
+		return st
+	}
 	to := map[netfilter.Field]*uint32{netfilter.Mark: &st.mark, netfilter.CtMark: &st.ctMark}[a.Field]
 	if to == nil { // of the rest no rule asks, or it is a doubt there
 		return st

@@ -157,7 +157,7 @@ func TestUsage(t *testing.T) {
 		status         int
 		stdout, stderr []string
 	}{
-		{"", 0, []string{"Usage:", "Exit status:", "4  differences found"}, nil},
+		{"", 0, []string{"Usage:", "Exit status:", "4  something was found"}, nil},
 		{"--help", 0, []string{"Examples:", "check"}, nil},
 		{"version", 0, []string{"quaywall unreleased (go"}, nil},
 		{"version --json", 0, []string{`"version": "unreleased"`}, nil},

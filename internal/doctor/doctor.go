@@ -2,7 +2,7 @@
 //
 //	for _, f := range doctor.Examine(host, doctor.Facts{}) { … f.Title, f.Means, f.Evidence, f.Do }
 //
-// It knows the states that Docker 20.10 to 29 and the tools beside it get a host into (measured; docs/doctor.md lists them).
+// It knows the states that Docker 20.10 to 29 and the tools beside it get a host into (measured; docs/audit.md lists them).
 // On a host that is well it says nothing.
 //
 // Be aware: it judges a snapshot: what is missing from that can't be judged, and no finding is made of it. Whether the

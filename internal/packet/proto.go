@@ -26,6 +26,12 @@ var protoNames = map[string]uint8{
 
 // ProtoName is the name of an IP protocol, its number where it has none.
 func ProtoName(proto uint8) string {
+	switch proto {
+	case protoTCP:
+		return "tcp"
+	case protoUDP:
+		return "udp"
+	}
 	for name, number := range protoNames {
 		if number == proto {
 			return name

@@ -54,7 +54,7 @@ func (w *walk) run(d derived) *result {
 	w.leg, w.pk = Request, d.pk
 	if d.cannot != "" {
 		w.tell("%s", d.cannot)
-		return w.result(&result{verdict: Drop, delivered: Delivery{Kind: "none"}, why: d.cannot + ".",
+		return w.result(&result{verdict: Drop, delivered: Delivery{Kind: "none"}, why: upper(d.cannot) + ".",
 			decided: &Place{Table: "kernel", Chain: "routing", Text: "no source address"}})
 	}
 	if d.pk.state == packet.Established || d.pk.state == packet.Related {
@@ -93,9 +93,12 @@ func (w *walk) begin(d derived) {
 	w.pk = d.pk
 	w.lost, w.ended = ending{}, Place{}
 	if w.ct != nil {
-		w.ct.dstDone, w.ct.srcDone, w.ct.markKnown = true, true, false
+		w.ct.dstDone, w.ct.srcDone = true, true
 		if w.ct.dnat || w.ct.snat {
 			w.assume("its connection is translated as one that begins now would be")
+		}
+		if w.ct.mark != 0 {
+			w.assume("its connection has the mark that one that begins now would get: 0x%x", w.ct.mark)
 		}
 	}
 }
@@ -270,7 +273,7 @@ func (w *walk) answeredByKernel(r *result) {
 // listener finds the socket that a packet to an address and port is for: one of that very address before one of all.
 func (s *Sim) listener(proto uint8, dst netip.AddrPort, in string) *snapshot.Socket {
 	var best *snapshot.Socket
-	for _, k := range s.listening[snapshot.Port{Proto: proto, Port: dst.Port()}] {
+	for _, k := range s.listening()[snapshot.Port{Proto: proto, Port: dst.Port()}] {
 		if k.Dev != "" && k.Dev != in {
 			continue
 		}
@@ -320,7 +323,7 @@ func (s *Sim) ownerOf(k *snapshot.Socket, to netip.AddrPort) string {
 }
 
 // containerAt is the container that has an address.
-func (s *Sim) containerAt(a netip.Addr) *snapshot.Container { return s.containers[a] }
+func (s *Sim) containerAt(a netip.Addr) *snapshot.Container { return s.containers()[a] }
 
 // proxied follows the connection that docker-proxy makes to the container, and its answer. problem tells that it fails.
 func (w *walk) proxied(sock *snapshot.Socket, r *result) (problem bool) {
@@ -372,8 +375,10 @@ func (s *Sim) listens(c *snapshot.Container, proto uint8, port uint16, published
 	if c == nil {
 		return perhaps
 	}
-	if s.published[target{c.Name, snapshot.Port{Proto: proto, Port: port}}] {
-		return yes
+	for _, p := range s.host.Inventory.Published {
+		if p.Target == port && p.Proto == proto && p.Container == c.Name {
+			return yes
+		}
 	}
 	if slices.Contains(c.Exposed, snapshot.Port{Proto: proto, Port: port}) {
 		return yes

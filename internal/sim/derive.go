@@ -168,7 +168,7 @@ func (s *Sim) outsideIface(is4 bool, dst netip.Addr) string {
 	}
 	for _, i := range s.host.Inventory.Interfaces {
 		isOurs := slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 })
-		if isOurs && !s.net.isInside(i.Name) && i.Kind != "veth" {
+		if isOurs && !s.net.isInside(i.Name) && i.Master == "" {
 			return i.Name
 		}
 	}

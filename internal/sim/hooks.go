@@ -29,7 +29,7 @@ func (w *walk) atHook(h netfilter.Hook) fate {
 		}
 		if nat && c.Base.Priority >= place {
 			nat = false
-			if f := w.translated(chains, h, out); f != accepted {
+			if f := w.translated(h, out); f != accepted {
 				return f
 			}
 		}
@@ -51,7 +51,7 @@ func (w *walk) atHook(h netfilter.Hook) fate {
 		w.tracked()
 	}
 	if nat {
-		return w.translated(chains, h, out)
+		return w.translated(h, out)
 	}
 	return accepted
 }
@@ -69,16 +69,10 @@ func (w *walk) tracked() {
 }
 
 // translated runs the translation of a hook. A packet of the host's whose destination it rewrote is routed anew.
-func (w *walk) translated(chains []*chain, h netfilter.Hook, out string) fate {
-	var nats []*chain
-	for _, c := range chains {
-		if c.Base.Type == netfilter.NAT {
-			nats = append(nats, c)
-		}
-	}
+func (w *walk) translated(h netfilter.Hook, out string) fate {
 	dst, now := w.pk.dst, w.pk.out
 	w.pk.out = out
-	f := w.translations(nats, h)
+	f := w.translations(w.s.nats[hookKey{w.pk.family, h}], h)
 	w.pk.out = now
 	if f == accepted && h == netfilter.Output && w.pk.dst != dst && !w.reroute() {
 		return dropped

@@ -51,8 +51,14 @@ func (s *Sim) index() {
 		}
 	}
 	byPriority := func(a, b *chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) }
-	for _, list := range s.hooks {
+	s.nats = map[hookKey][]*chain{}
+	for key, list := range s.hooks {
 		slices.SortStableFunc(list, byPriority)
+		for _, c := range list {
+			if c.Base.Type == netfilter.NAT {
+				s.nats[key] = append(s.nats[key], c)
+			}
+		}
 	}
 	for _, list := range s.bridge {
 		slices.SortStableFunc(list, byPriority)

@@ -17,7 +17,6 @@ func (w *walk) holds(m netfilter.Match) tri {
 	case netfilter.Any:
 		return w.any(&m)
 	case netfilter.Stateful:
-		w.assume("a limit or the like holds as for a first packet: %s", m.Text)
 		return is(m.Fresh)
 	}
 	return perhaps
@@ -36,6 +35,20 @@ func (w *walk) holdsAll(matches []netfilter.Match) (all tri, failed int) {
 		}
 	}
 	return all, failed
+}
+
+// assumeFresh notes that limits and the like were met as by a first packet, where the rule hung on nothing else.
+func (w *walk) assumeFresh(matches []netfilter.Match) {
+	for _, m := range matches {
+		if _, ok := m.(netfilter.Stateful); !ok && w.holds(m) == no {
+			return
+		}
+	}
+	for _, m := range matches {
+		if s, ok := m.(netfilter.Stateful); ok {
+			w.assume("a limit or the like is met as by a first packet: %s", s.Text)
+		}
+	}
 }
 
 func (w *walk) compare(c *netfilter.Compare) tri {

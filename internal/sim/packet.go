@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"net/netip"
 
 	"quaywall/internal/netfilter"
@@ -34,7 +33,6 @@ type conn struct {
 	dstDone, srcDone bool
 	icmp             [2]uint8 // type and code of the first packet
 	mark             uint64
-	markKnown        bool
 	dnat, snat       bool
 }
 
@@ -77,7 +75,7 @@ func when(b bool) (uint64, knowledge) {
 
 // String is the packet in short: where from, where to.
 func (p *pkt) String() string {
-	return fmt.Sprintf("%s %s -> %s", packet.ProtoName(p.proto), end(p.src, p.sport), end(p.dst, p.dport))
+	return packet.ProtoName(p.proto) + " " + end(p.src, p.sport) + " -> " + end(p.dst, p.dport)
 }
 
 // address is a field that is an address.
@@ -320,14 +318,8 @@ func (p *pkt) ctNumber(f netfilter.Field) (v uint64, k knowledge, ok bool) {
 		v, k = when(p.reply)
 	case netfilter.CtMark:
 		v = c.mark
-		if !c.markKnown {
-			k = unknown
-		}
 	case netfilter.CtLabel:
 		k = lacks
-		if !c.markKnown {
-			k = unknown
-		}
 	case netfilter.CtProto:
 		v = uint64(p.proto)
 	case netfilter.CtZone:

@@ -20,6 +20,7 @@ package sim
 
 import (
 	"net/netip"
+	"sync"
 
 	"quaywall/internal/netfilter"
 	"quaywall/internal/packet"
@@ -30,21 +31,16 @@ import (
 type Sim struct {
 	host   *snapshot.Host
 	hooks  map[hookKey][]*chain // base chains in the order in which the kernel calls them
+	nats   map[hookKey][]*chain // those of them that translate
 	bridge map[netfilter.Hook][]*chain
 	ingest map[hookKey]map[string][]*chain // of Ingress and Egress, by device
 	sets   map[*netfilter.Set]*set
 	named  map[string]*netfilter.Set // those of ipset
 	net    *network
 
-	containers map[netip.Addr]*snapshot.Container
-	published  map[target]bool
-	listening  map[snapshot.Port][]*snapshot.Socket
-}
-
-// target is a port of a container's.
-type target struct {
-	container string
-	snapshot.Port
+	// Made when they are asked for.
+	containers func() map[netip.Addr]*snapshot.Container
+	listening  func() map[snapshot.Port][]*snapshot.Socket
 }
 
 type hookKey struct {
@@ -75,29 +71,32 @@ func New(host *snapshot.Host) *Sim {
 	}
 	s.index()
 	s.net = newNetwork(host)
-	s.indexServices()
+	s.containers, s.listening = sync.OnceValue(s.byAddress), sync.OnceValue(s.byPort)
 	return s
 }
 
-// indexServices finds containers by their addresses, and what is published and listened at.
-func (s *Sim) indexServices() {
-	s.containers, s.published = map[netip.Addr]*snapshot.Container{}, map[target]bool{}
-	s.listening = map[snapshot.Port][]*snapshot.Socket{}
+// byAddress finds containers by their addresses.
+func (s *Sim) byAddress() map[netip.Addr]*snapshot.Container {
+	all := make(map[netip.Addr]*snapshot.Container, len(s.host.Containers))
 	for i := range s.host.Containers {
 		for _, e := range s.host.Containers[i].Networks {
 			for _, a := range e.Addrs {
-				s.containers[a] = &s.host.Containers[i]
+				all[a] = &s.host.Containers[i]
 			}
 		}
 	}
-	for _, p := range s.host.Inventory.Published {
-		s.published[target{p.Container, snapshot.Port{Proto: p.Proto, Port: p.Target}}] = true
-	}
+	return all
+}
+
+// byPort finds sockets by their ports.
+func (s *Sim) byPort() map[snapshot.Port][]*snapshot.Socket {
+	all := make(map[snapshot.Port][]*snapshot.Socket, len(s.host.Sockets))
 	for i := range s.host.Sockets {
 		k := &s.host.Sockets[i]
 		at := snapshot.Port{Proto: k.Proto, Port: k.Port}
-		s.listening[at] = append(s.listening[at], k)
+		all[at] = append(all[at], k)
 	}
+	return all
 }
 
 // Explain leads a packet through the host. A query that can't be filled in from what is known of the host is an error.
@@ -112,12 +111,15 @@ func (s *Sim) Explain(q packet.Query, o Options) (*Trace, error) {
 // maxRuns bounds the ways that are followed for what isn't known.
 const maxRuns = 64
 
+// usualSteps is how long a way mostly is, there and back.
+const usualSteps = 32
+
 // explore follows every way that doubts leave open, until all is in doubt that could be.
 func (s *Sim) explore(q packet.Query, d derived, o Options) *Trace {
 	var choices []choice
 	var first *result
 	for run := 0; ; run++ {
-		w := &walk{s: s, o: o, choices: choices, derived: d}
+		w := &walk{s: s, o: o, choices: choices, derived: d, steps: make([]Step, 0, usualSteps)}
 		r := w.run(d)
 		if first == nil {
 			first = r

@@ -264,12 +264,16 @@ func TestDoubts(t *testing.T) {
 		"the one that decides is named":   {[]*nf.Rule{do(mark(1), unknown), do(drop, nf.Opaque{Text: "y"})}, "unknown INPUT/2"},
 		"a target":                        {[]*nf.Rule{do(nf.OpaqueAction{Text: "-j WONDER"})}, "unknown INPUT/1"},
 		"a set that isn't there":          {[]*nf.Rule{do(drop, nf.In{Fields: []nf.Field{nf.Src}, Set: "gone"})}, "unknown INPUT/1"},
+		"a set that is read in part":      {[]*nf.Rule{do(drop, nf.In{Fields: []nf.Field{nf.Dst}, Set: "half"})}, "unknown INPUT/1"},
+		"what is in it for sure":          {[]*nf.Rule{do(drop, nf.In{Fields: []nf.Field{nf.Src}, Set: "half"})}, "drop INPUT/1"},
 		"a length":                        {[]*nf.Rule{do(drop, num(nf.Length, 40))}, "unknown INPUT/1"},
 		"a limit is fresh":                {[]*nf.Rule{do(accept, nf.Stateful{Kind: "limit", Text: "limit 1/s", Fresh: true}), do(drop)}, "accept INPUT/1"},
 		"a limit that is over comes late": {[]*nf.Rule{do(drop, nf.Stateful{Kind: "limit", Text: "limit over 1/s"})}, "accept"},
 		"a program decides":               {[]*nf.Rule{do(nf.Verdict{Kind: nf.Queue})}, "unknown INPUT/1"},
 	} {
-		tr := explain(t, host(table("a", input(tt.rules...))), "tcp 203.0.113.2 -> 203.0.113.1:22")
+		rules := table("a", input(tt.rules...))
+		rules.Sets = []*nf.Set{{Name: "half", Addrs: netset.MustParse("203.0.113.2"), Unread: "a line"}}
+		tr := explain(t, host(rules), "tcp 203.0.113.2 -> 203.0.113.1:22")
 		got := string(tr.Verdict)
 		if tr.DecidedBy != nil && tr.DecidedBy.Rule > 0 {
 			got += " " + tr.DecidedBy.Text

@@ -157,6 +157,9 @@ func (w *walk) either(d doubt, ways ...fate) fate { return ways[w.choose(len(way
 func (w *walk) rule(r *netfilter.Rule, depth int) (left bool, f fate) {
 	w.element = nil
 	got, failed := w.holdsAll(r.Matches)
+	if got != no || isStateful(r.Matches[failed]) {
+		w.assumeFresh(r.Matches)
+	}
 	if got == no {
 		if w.o.All || w.isNear(r, failed) {
 			at := w.note(r, depth, no)
@@ -173,6 +176,11 @@ func (w *walk) rule(r *netfilter.Rule, depth int) (left bool, f fate) {
 		}
 	}
 	return w.act(r, at, depth)
+}
+
+func isStateful(m netfilter.Match) bool {
+	_, ok := m.(netfilter.Stateful)
+	return ok
 }
 
 // maxNear is how many rules of a base chain are noted that nearly matched.
@@ -386,7 +394,6 @@ func (w *walk) assign(a netfilter.Assign, at int) {
 	value := a.Value
 	switch a.From {
 	case netfilter.NoField:
-		w.markKnown(a.Field, a.Mask)
 	case netfilter.CtMark:
 		if w.pk.ct == nil {
 			return
@@ -404,11 +411,4 @@ func (w *walk) assign(a netfilter.Assign, at int) {
 		name = "connection mark"
 	}
 	w.did(at, "%s 0x%x", name, *to)
-}
-
-// markKnown notes that the mark of a connection is known now, where all of it is written.
-func (w *walk) markKnown(f netfilter.Field, mask uint64) {
-	if f == netfilter.CtMark && uint32(mask) == 0xffffffff {
-		w.pk.ct.markKnown = true
-	}
 }

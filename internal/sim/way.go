@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"quaywall/internal/netfilter"
-	"quaywall/internal/packet"
 	"quaywall/internal/snapshot"
 )
 
@@ -398,7 +397,7 @@ func (w *walk) connection() *conn {
 	if w.ct != nil {
 		return w.ct
 	}
-	c := &conn{orig: w.pk.tuple, now: w.pk.tuple, icmp: [2]uint8{w.pk.icmpType, w.pk.icmpCode}, markKnown: w.pk.state == packet.New}
+	c := &conn{orig: w.pk.tuple, now: w.pk.tuple, icmp: [2]uint8{w.pk.icmpType, w.pk.icmpCode}}
 	if w.pk.reply {
 		c.orig, c.now = w.pk.reversed(), w.pk.reversed()
 	}

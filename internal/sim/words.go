@@ -40,6 +40,9 @@ func FieldName(f netfilter.Field) string {
 func (w *walk) whyNot(m netfilter.Match) string {
 	switch m := m.(type) {
 	case netfilter.Compare:
+		if _, k := w.test(m.Field, m.Mask, &m.Values); k == unknown {
+			return fmt.Sprintf("%s is not known, and it asks for %s", FieldName(m.Field), w.wanted(&m))
+		}
 		return fmt.Sprintf("%s is %s, not %s", FieldName(m.Field), w.valueText(m.Field), w.wanted(&m))
 	case netfilter.In:
 		name := "@" + m.Set

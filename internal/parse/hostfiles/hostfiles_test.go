@@ -67,6 +67,7 @@ func TestRoutes(t *testing.T) {
 			with(unicast("fe80::/64", "eth1"), func(r *snapshot.Route) { r.Metric = 256 })}, nil},
 		{"$ ip route\n10.0.0.0/8 dev eth0\n10.1.0.0/16 via nowhere dev eth0\nnexthop\n10.2.0.0/16 via", []snapshot.Route{unicast("10.0.0.0/8", "eth0")}, []int{1, 3, 4, 5}},
 		{"\x00\x00local", nil, []int{1}},
+		{"local :: table\n10.0.0.0/8 dev", nil, []int{1, 2}},
 	} {
 		got, problems := hostfiles.Routes(c.text, "ip-route.txt")
 		if diff := differ(c.want, got); diff != "" || !reflect.DeepEqual(unread(problems), c.unread) {

@@ -125,9 +125,9 @@ func attributes(r *snapshot.Route, words []string) bool {
 		case "src":
 			ok = parseAddr(&r.Src, value) && ok
 		case "dev":
-			r.Dev = value
+			r.Dev, ok = value, ok && value != ""
 		case "table":
-			r.Table = value
+			r.Table, ok = value, ok && value != ""
 		case "metric":
 			n, err := strconv.ParseUint(value, 10, 32)
 			r.Metric, ok = int(n), ok && err == nil

@@ -97,6 +97,9 @@ func (w *walk) base(c *chain, hook netfilter.Hook) fate {
 		}
 		place.Text = w.step.Verdict
 	}
+	if w.o.Fast && !w.o.All && f == accepted && len(w.step.Rules) == 0 {
+		w.steps = w.steps[:len(w.steps)-1] // nothing there had to do with the packet
+	}
 	if f != accepted {
 		w.ended = place
 	} else if w.leg == Request && c.Base.Type != netfilter.NAT {

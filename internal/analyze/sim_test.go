@@ -43,6 +43,7 @@ func (r rules) matches(hook string) string {
 	}
 	add("-m addrtype %s--dst-type %s", not(), pick(r, "LOCAL", "UNICAST"))
 	add("-m mark %s--mark %s", not(), pick(r, "0x1/0x1", "0x2", "0x3/0x3", "0x0"))
+	add("-m connlabel %s--label 86", not())
 	add("-m conntrack --ctstate %s", pick(r, "NEW", "ESTABLISHED,RELATED", "NEW,INVALID"))
 	if hook != "PREROUTING" {
 		add("-m conntrack %s--ctorigdstport %s", not(), pick(r, "10000", "8000:10001"))
@@ -70,7 +71,8 @@ func (r rules) target(table string, chains []string) string {
 	}
 	switch table {
 	case "mangle":
-		all = append(all, "-j MARK --set-xmark 0x1/0x1", "-j MARK --set-xmark 0x2/0xffffffff", "-j MARK --set-xmark 0x0/0x3")
+		all = append(all, "-j MARK --set-xmark 0x1/0x1", "-j MARK --set-xmark 0x2/0xffffffff", "-j MARK --set-xmark 0x0/0x3",
+			"-m connlabel --label 86 --set")
 	case "nat":
 		all = []string{"-j ACCEPT", "-j RETURN", "-p tcp -j DNAT --to-destination 172.17.0.2:8000", "-p tcp -j DNAT --to-destination 172.17.0.2",
 			"-p tcp -j REDIRECT --to-ports 22", "-p tcp -j DNAT --to-destination :10001"}

@@ -52,8 +52,11 @@ func (w *walk) assumeFresh(matches []netfilter.Match) {
 }
 
 func (w *walk) compare(c *netfilter.Compare) tri {
-	if c.AddrMask.IsValid() {
+	switch {
+	case c.AddrMask.IsValid():
 		return w.compareMasked(c)
+	case c.Field == netfilter.CtLabel:
+		return w.compareLabels(c)
 	}
 	got, k := w.test(c.Field, c.Mask, &c.Values)
 	if k == lacks {
@@ -77,6 +80,18 @@ func (w *walk) compareMasked(c *netfilter.Compare) tri {
 	}
 	a, _ = netip.AddrFromSlice(b)
 	return is(c.Addrs.Contains(a)).unless(c.Not)
+}
+
+// compareLabels tells whether the connection has one of these labels: it may have many.
+func (w *walk) compareLabels(c *netfilter.Compare) tri {
+	if w.pk.ct == nil {
+		return no
+	}
+	has := false
+	for n := range uint64(128) {
+		has = has || w.pk.ct.labels[n/64]>>(n%64)&1 != 0 && numbered(c.Numbers, n)
+	}
+	return is(has).unless(c.Not)
 }
 
 // test tells whether a field has one of these values, and whether the packet has the field.

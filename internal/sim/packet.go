@@ -33,6 +33,7 @@ type conn struct {
 	dstDone, srcDone bool
 	icmp             [2]uint8 // type and code of the first packet
 	mark             uint64
+	labels           [2]uint64 // a bit each
 	dnat, snat       bool
 }
 

@@ -58,7 +58,8 @@ const (
 type Options struct {
 	// All has every rule that was looked at in the path, not only those that matched or nearly did.
 	All bool
-	// Fast passes over rules of long chains that can't match for their port or address, for many questions.
+	// Fast passes over rules of long chains that can't match for their port or address, and leaves chains out of the path in
+	// which nothing matched: for many questions.
 	Fast bool
 }
 

@@ -48,6 +48,7 @@ type Place struct {
 	Rule       int    `json:"rule"`
 	Text       string `json:"text"`
 	PolicyLine string `json:"policy_line,omitempty"`
+	note       string // what quaywall says of the rule beside its line
 }
 
 // Legs are the parts of a way, in order.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"quaywall/internal/netfilter"
+	"quaywall/internal/ruleset"
 )
 
 // walk is one way of a packet through the host, for one set of answers to what isn't known.
@@ -97,6 +98,9 @@ func (w *walk) base(c *chain, hook netfilter.Hook) fate {
 		}
 		place.Text = w.step.Verdict
 	}
+	if w.o.Fast && !w.o.All && f == accepted && len(w.step.Rules) == 0 {
+		w.steps = w.steps[:len(w.steps)-1] // nothing there had to do with the packet
+	}
 	if f != accepted {
 		w.ended = place
 	} else if w.leg == Request && c.Base.Type != netfilter.NAT {
@@ -105,12 +109,30 @@ func (w *walk) base(c *chain, hook netfilter.Hook) fate {
 	return f
 }
 
-// decider is the rule that ended the base chain in hand: the last one that was noted to have matched.
+// decider is the rule that ended the base chain in hand: the last one that was noted to have matched, or where the policy has
+// no line for that, the one on the way to it that the policy has a line for.
 func (w *walk) decider(p Place) Place {
-	for _, r := range slices.Backward(w.step.Rules) {
-		if r.Matched != no.String() {
-			return Place{Table: p.Table, Chain: r.Chain, Rule: r.Rule, Text: r.Text, PolicyLine: r.PolicyLine}
+	depth := maxDepth + 1
+	for i, r := range slices.Backward(w.step.Rules) {
+		if r.Matched == no.String() || r.Depth >= depth {
+			continue
 		}
+		if depth > maxDepth || r.PolicyLine != "" {
+			p = w.placeOf(p.Table, i)
+		}
+		if depth = r.Depth; p.PolicyLine != "" {
+			break
+		}
+	}
+	return p
+}
+
+// placeOf is the place of a rule that was noted.
+func (w *walk) placeOf(table string, at int) Place {
+	r := w.step.Rules[at]
+	p := Place{Table: table, Chain: r.Chain, Rule: r.Rule, Text: r.Text, PolicyLine: r.PolicyLine}
+	if r.PolicyLine != "" {
+		p.note = ruleset.ParseOrigin(r.Comment).Note
 	}
 	return p
 }
@@ -381,6 +403,12 @@ func (w *walk) change(a netfilter.Action, at int) {
 func (w *walk) assign(a netfilter.Assign, at int) {
 	var to *uint64
 	switch a.Field {
+	case netfilter.CtLabel:
+		if w.pk.ct != nil && a.Value < 128 {
+			w.pk.ct.labels[a.Value/64] |= 1 << (a.Value % 64)
+			w.did(at, "connection label %d", a.Value)
+		}
+		return
 	case netfilter.Mark:
 		to = &w.pk.mark
 	case netfilter.CtMark:

@@ -190,7 +190,17 @@ func (w *walk) whyRefused(e ending) string {
 	if e.kind == endRejected {
 		verb = "rejects"
 	}
-	if e.place.Rule > 0 && e.place.Text != "" {
+	switch {
+	case e.place.PolicyLine != "":
+		text := e.place.String()
+		if !strings.Contains(e.place.PolicyLine, ":") { // no file's name
+			text = upper(text)
+		}
+		if e.place.note != "" {
+			return fmt.Sprintf("%s %s it: %s.", text, verb, e.place.note)
+		}
+		return fmt.Sprintf("%s %s it.", text, verb)
+	case e.place.Rule > 0 && e.place.Text != "":
 		return fmt.Sprintf("%s %s it: %s.", upper(e.place.String()), verb, e.place.Text)
 	}
 	return fmt.Sprintf("%s %s it: no rule there lets it through.", upper(e.place.String()), verb)

@@ -106,7 +106,13 @@ func lineEnd(text string, from int) int {
 	return len(text)
 }
 
+// maxProblems bounds how many problems are told: a text may be of anything.
+const maxProblems = 1000
+
 func (r *reader) warn(format string, args ...any) {
+	if len(r.problems) >= maxProblems {
+		return
+	}
 	r.problems.Warnf(diag.Pos{File: r.file, Line: r.number}, "", format, args...)
 }
 

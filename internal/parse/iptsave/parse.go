@@ -204,6 +204,9 @@ func (r *reader) take() {
 
 // warn tells a problem of this line.
 func (r *reader) warn(hint, format string, args ...any) {
+	if len(r.problems) >= maxProblems {
+		return
+	}
 	r.problems.Warnf(diag.Pos{File: r.options.File, Line: r.number}, hint, format, args...)
 }
 
@@ -215,8 +218,11 @@ func (r *reader) once(kind, hint, format string, args ...any) {
 	}
 }
 
-// maxTold bounds what is told of a text that isn't one of iptables.
-const maxTold = 200
+// maxTold bounds how many kinds of problems are told, maxProblems how many in all: a text may be of anything.
+const (
+	maxTold     = 200
+	maxProblems = 1000
+)
 
 // stray counts a line that isn't of a dump.
 func (r *reader) stray() {
@@ -418,7 +424,7 @@ func (r *reader) command(line string) {
 	r.words, open = split(line, r.words[:0])
 	ws := r.words
 	if open {
-		r.warn("", "a quote is not closed")
+		r.once("quote", "", "a quote is not closed")
 	}
 	var count *netfilter.Count
 	if ws[0].text[0] == '[' {

@@ -3,6 +3,7 @@ package iptsave
 import (
 	"net/netip"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -442,5 +443,18 @@ func TestDirty(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestProblemsAreBounded: a text of anything gives no list of its own length.
+func TestProblemsAreBounded(t *testing.T) {
+	for _, line := range []string{"*x%\n", ":%s ACCEPT\n", "-A INPUT --x \"open\n", "prose\n", "-j NOWHERE\n", "-A INPUT -m m%\n"} {
+		var b strings.Builder
+		for i := range 3000 {
+			b.WriteString(strings.Replace(line, "%", strconv.Itoa(i), 1))
+		}
+		if _, problems := Parse(b.String(), Options{}); len(problems) == 0 || len(problems) > maxProblems+1 {
+			t.Errorf("%q: %d problems", line, len(problems))
+		}
 	}
 }

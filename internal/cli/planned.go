@@ -2,7 +2,6 @@ package cli
 
 import (
 	"slices"
-	"strings"
 
 	"quaywall/internal/apply"
 	"quaywall/internal/compile"
@@ -33,35 +32,25 @@ func with(host *snapshot.Host, p *policy.Policy) (*snapshot.Host, diag.List) {
 	return &after, problems
 }
 
-// ownTable and ownChain are how everything of quaywall's is called in nf_tables and in iptables.
-const (
-	ownTable = "quaywall"
-	ownChain = "QUAYWALL-"
-)
-
 // withoutOwn is a table without what is quaywall's; nil where it is quaywall's.
 func withoutOwn(t *netfilter.Table) *netfilter.Table {
-	if t.Dialect == netfilter.NFT {
-		if strings.HasPrefix(t.Name, ownTable) {
-			return nil
-		}
-		return t
-	}
-	isOwn := func(name string) bool { return strings.HasPrefix(name, ownChain) }
-	if !slices.ContainsFunc(t.Chains, func(c *netfilter.Chain) bool { return isOwn(c.Name) }) {
+	switch {
+	case t.IsOwn():
+		return nil
+	case t.Dialect == netfilter.NFT, !slices.ContainsFunc(t.Chains, func(c *netfilter.Chain) bool { return netfilter.IsOwnChain(c.Name) }):
 		return t
 	}
 	others := *t
 	others.Chains = nil
 	for _, c := range t.Chains {
-		if isOwn(c.Name) {
+		if netfilter.IsOwnChain(c.Name) {
 			continue
 		}
 		kept := *c
 		kept.Rules = slices.DeleteFunc(slices.Clone(c.Rules), func(r *netfilter.Rule) bool {
 			return slices.ContainsFunc(r.Actions, func(a netfilter.Action) bool {
 				v, ok := a.(netfilter.Verdict)
-				return ok && isOwn(v.Chain)
+				return ok && netfilter.IsOwnChain(v.Chain)
 			})
 		})
 		others.Chains = append(others.Chains, &kept)

@@ -184,7 +184,7 @@ func (x *exam) userJump(t *netfilter.Table) {
 func lets(r *netfilter.Rule) bool {
 	return says(r, netfilter.Accept) || slices.ContainsFunc(r.Actions, func(a netfilter.Action) bool {
 		v, ok := a.(netfilter.Verdict)
-		return ok && (v.Kind == netfilter.Jump || v.Kind == netfilter.Goto) && v.Chain != "DOCKER-USER" && v.Chain != "DOCKER-ISOLATION-STAGE-1" && !isOurs(v.Chain)
+		return ok && (v.Kind == netfilter.Jump || v.Kind == netfilter.Goto) && v.Chain != "DOCKER-USER" && v.Chain != "DOCKER-ISOLATION-STAGE-1" && !netfilter.IsOwnChain(v.Chain)
 	})
 }
 
@@ -263,7 +263,7 @@ func (x *exam) firewalls() {
 			if who != "" && len(c.Rules) > 0 && t.Dialect != netfilter.NFT {
 				note(who, name(t)+" chain "+c.Name)
 			}
-			if t.Dialect == netfilter.NFT && c.Base != nil && c.Base.Policy == netfilter.Drop && !strings.HasPrefix(t.Name, "quaywall") &&
+			if t.Dialect == netfilter.NFT && c.Base != nil && c.Base.Policy == netfilter.Drop && !t.IsOwn() &&
 				t.Name != "firewalld" && t.Name != dockerTable && t.Family <= netfilter.IPv6 {
 				note("rules of nftables by hand", name(t)+" chain "+c.Name+", policy drop")
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"quaywall/internal/inventory"
 	"quaywall/internal/netfilter"
@@ -164,5 +163,3 @@ func some(all []string) []string {
 	}
 	return all
 }
-
-func isOurs(chain string) bool { return strings.HasPrefix(chain, "QUAYWALL") }

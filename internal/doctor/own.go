@@ -22,7 +22,7 @@ func (x *exam) ownPlaces() []string {
 		switch {
 		case t.Dialect == netfilter.NFT && t.Name == "quaywall":
 			add("nft")
-		case t.Dialect != netfilter.NFT && slices.ContainsFunc(t.Chains, func(c *netfilter.Chain) bool { return isOurs(c.Name) }):
+		case t.Dialect != netfilter.NFT && slices.ContainsFunc(t.Chains, func(c *netfilter.Chain) bool { return netfilter.IsOwnChain(c.Name) }):
 			add(map[netfilter.Dialect]string{netfilter.IPTablesNFT: "iptables-nft", netfilter.IPTablesLegacy: "iptables-legacy"}[t.Dialect])
 		}
 	}

@@ -16,7 +16,11 @@
 // made: rule sets may share them.
 package netfilter
 
-import "quaywall/internal/netset"
+import (
+	"strings"
+
+	"quaywall/internal/netset"
+)
 
 // Rules are all rules of a host: its tables in the order in which they were read, and the sets of ipset.
 type Rules struct {
@@ -165,3 +169,9 @@ func (t *Table) Chain(name string) *Chain {
 	}
 	return nil
 }
+
+// IsOwn tells whether a table of nf_tables is quaywall's.
+func (t *Table) IsOwn() bool { return t.Dialect == NFT && strings.HasPrefix(t.Name, "quaywall") }
+
+// IsOwnChain tells whether a chain of iptables is quaywall's, by its name.
+func IsOwnChain(name string) bool { return strings.HasPrefix(name, "QUAYWALL") }

@@ -114,20 +114,18 @@ func (a *Analyzer) candidates() []candidate {
 			add(candidate{Target{s.Proto, netip.IPv4Unspecified(), s.Port}, owner})
 		}
 	}
+	targets := map[string][]snapshot.Port{} // that containers publish, by their names
+	for _, p := range a.host.Inventory.Published {
+		targets[p.Container] = append(targets[p.Container], snapshot.Port{Proto: p.Proto, Port: p.Target})
+	}
 	for _, c := range a.host.Containers {
-		a.inside(c, add)
+		a.inside(c, slices.Concat(c.Exposed, targets[c.Name]), add)
 	}
 	return all
 }
 
 // inside lists a container's own addresses with the ports that it is known to serve.
-func (a *Analyzer) inside(c snapshot.Container, add func(candidate)) {
-	ports := slices.Clone(c.Exposed)
-	for _, p := range a.host.Inventory.Published {
-		if p.Container == c.Name {
-			ports = append(ports, snapshot.Port{Proto: p.Proto, Port: p.Target})
-		}
-	}
+func (a *Analyzer) inside(c snapshot.Container, ports []snapshot.Port, add func(candidate)) {
 	for _, n := range c.Networks {
 		for _, addr := range n.Addrs {
 			for _, p := range ports {

@@ -127,12 +127,16 @@ func (s *space) match(r rule, m netfilter.Match, st state) bdd.Set {
 
 // compare is the packets that have the field, with one of the values or with none of them.
 func (s *space) compare(r rule, c netfilter.Compare, st state) bdd.Set {
-	there := s.there(c.Field)
 	values, known := s.values(r, c, st)
+	return s.either(r, s.there(c.Field), values, known, c.Not)
+}
+
+// either is the packets that have a field with one of the values, or with not those that have it with none of them.
+func (s *space) either(r rule, there, values bdd.Set, known, not bool) bdd.Set {
 	switch {
 	case !known:
 		return s.unknown(r, r.Text)
-	case c.Not:
+	case not:
 		return s.Diff(there, values)
 	}
 	return s.And(there, values)

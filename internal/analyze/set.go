@@ -14,13 +14,7 @@ func (s *space) in(r rule, m netfilter.In, st state) bdd.Set {
 		there = s.And(there, s.there(f))
 	}
 	set, known := s.setOf(r, m, st)
-	switch {
-	case !known:
-		return s.unknown(r, r.Text)
-	case m.Not:
-		return s.Diff(there, set)
-	}
-	return s.And(there, set)
+	return s.either(r, there, set, known, m.Not)
 }
 
 func (s *space) setOf(r rule, m netfilter.In, st state) (bdd.Set, bool) {

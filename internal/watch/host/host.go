@@ -27,15 +27,20 @@ const attempts = 5
 
 // Interfaces are the network interfaces, sorted by name.
 func Interfaces() ([]inventory.Interface, error) {
-	links, err := whole("interfaces", netlink.LinkList)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := whole("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	links, addrs, err := linksAndAddrs()
 	if err != nil {
 		return nil, err
 	}
 	return interfaces(links, addrs), nil
+}
+
+func linksAndAddrs() ([]netlink.Link, []netlink.Addr, error) {
+	links, err := whole("interfaces", netlink.LinkList)
+	if err != nil {
+		return nil, nil, err
+	}
+	addrs, err := whole("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	return links, addrs, err
 }
 
 // whole asks until the answer is consistent.

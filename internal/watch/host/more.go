@@ -17,11 +17,7 @@ import (
 
 // Links are the interfaces with their addresses, in the form of ip.
 func Links() ([]hostfiles.Link, error) {
-	links, err := whole("interfaces", netlink.LinkList)
-	if err != nil {
-		return nil, err
-	}
-	addrs, err := whole("addresses", func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	links, addrs, err := linksAndAddrs()
 	if err != nil {
 		return nil, err
 	}

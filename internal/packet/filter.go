@@ -165,14 +165,7 @@ func (f Filter) String() string {
 	if src+dst != "" {
 		words = append(words, strings.Fields(src+" -> "+dst)...)
 	}
-	switch {
-	case f.In != "":
-		words = append(words, "in", f.In)
-	case f.FromHost:
-		words = append(words, "from", "host")
-	case f.Container != "":
-		words = append(words, "from", "container", f.Container)
-	}
+	words = append(words, beginning(f.In, f.FromHost, f.Container)...)
 	if f.State != nil {
 		words = append(words, "state", f.State.String())
 	}

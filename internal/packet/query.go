@@ -186,18 +186,24 @@ func (q Query) String() string {
 		words = append(words, withPort(q.Src, q.SrcPort))
 	}
 	words = append(words, "->", withPort(q.Dst, q.DstPort))
-	switch {
-	case q.In != "":
-		words = append(words, "in", q.In)
-	case q.FromHost:
-		words = append(words, "from", "host")
-	case q.Container != "":
-		words = append(words, "from", "container", q.Container)
-	}
+	words = append(words, beginning(q.In, q.FromHost, q.Container)...)
 	if q.State != New {
 		words = append(words, "state", q.State.String())
 	}
 	return strings.Join(words, " ")
+}
+
+// beginning is where a packet begins, in the words that say so.
+func beginning(in string, fromHost bool, container string) []string {
+	switch {
+	case in != "":
+		return []string{"in", in}
+	case fromHost:
+		return []string{"from", "host"}
+	case container != "":
+		return []string{"from", "container", container}
+	}
+	return nil
 }
 
 // String writes a packet as Query does; one of the host's own ends in "from host".

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,7 +136,7 @@ func (w *way) rewritten(pk packet.Packet) {
 func (w *way) rule(step *sim.Step, e nftrace.Event, m met) {
 	r := sim.RuleStep{Chain: e.Chain, Depth: w.depth[e.Chain], Rule: m.number, Matched: "yes", PolicyLine: w.policyLine(m, w.now)}
 	if m.rule != nil {
-		r.Text, r.Comment = m.rule.Text, m.rule.Comment
+		r.Text, r.Comment = m.rule.Text, cmp.Or(m.rule.Comment, r.PolicyLine)
 	} else {
 		r.Text = fmt.Sprintf("a rule that is not known any more (handle %d)", e.Handle)
 	}

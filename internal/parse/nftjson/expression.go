@@ -102,7 +102,8 @@ func (r *rule) operand(n *node) (operand, bool) {
 		}
 		return operand{field: netfilter.ExtHeader, typ: typeBool, xor: number, needs: [maxNeeds]need{needIPv6}}, true
 	case "numgen", "jhash", "symhash":
-		return operand{stateful: key, typ: typeNumber}, true
+		inner, _ := r.operand(v.get("expr"))
+		return operand{stateful: key, typ: typeNumber, needs: inner.needs}, true
 	case "&", "|", "^", ">>":
 		return r.operation(key, v)
 	}

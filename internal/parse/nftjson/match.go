@@ -21,6 +21,7 @@ func (r *rule) readMatch(left *node, op string, right *node) bool {
 		return false
 	}
 	if parts[0].stateful != "" {
+		r.require(parts)
 		r.add(netfilter.Stateful{Kind: parts[0].stateful, Text: matchText(left, op, right)})
 		return true
 	}

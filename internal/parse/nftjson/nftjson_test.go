@@ -271,6 +271,21 @@ func TestRawFields(t *testing.T) {
 	}
 }
 
+// TestImplied: nft leaves out what follows from what a rule does.
+func TestImplied(t *testing.T) {
+	for statement, want := range map[string]netfilter.Match{
+		`{"reject": {"type": "icmp", "expr": "host-unreachable"}}`:   v4,
+		`{"reject": {"type": "icmpv6", "expr": "addr-unreachable"}}`: v6,
+		`{"reject": {"type": "tcp reset"}}`:                          tcp,
+		`{"vmap": {"key": {"jhash": {"mod": 2, "expr": ` + payload("ip", "saddr") + `}}, "data": {"set": [[0, {"drop": null}], [1, {"drop": null}]]}}}`: v4,
+	} {
+		got := parseRules(t, "inet", statement)[0].Matches
+		if diff := differ(want, got[0]); diff != "" {
+			t.Errorf("%s:\n%s", statement, diff)
+		}
+	}
+}
+
 var group5 = uint16(5)
 
 // actions are statements that act, and what rules they make.

@@ -137,7 +137,7 @@ func (r *rule) statement(key string, v *node) {
 	case "log":
 		r.act(logOf(v))
 	case "reject":
-		r.act(rejectOf(v))
+		r.reject(v)
 	case "dnat", "snat", "masquerade", "redirect":
 		r.translate(key, v)
 	case "tproxy":
@@ -204,12 +204,21 @@ func logOf(v *node) netfilter.Action {
 	return l
 }
 
-func rejectOf(v *node) netfilter.Action {
+// reject reads an answer. nft leaves out that one by ICMP is for packets of its family.
+func (r *rule) reject(v *node) {
 	with := v.str("type")
+	switch with {
+	case "icmp":
+		r.needs(needIPv4)
+	case "icmpv6":
+		r.needs(needIPv6)
+	case "tcp reset":
+		r.needs(needProto(6))
+	}
 	if code := v.str("expr"); code != "" {
 		with += " " + code
 	}
-	return netfilter.Reject{With: with}
+	r.act(netfilter.Reject{With: with})
 }
 
 // xt is something of xtables, of which nft knows the name alone.
@@ -245,6 +254,7 @@ func (r *rule) vmap(v *node) {
 	var may netfilter.Match = netfilter.Opaque{Text: text}
 	all := false
 	if ok && parts[0].stateful != "" {
+		r.require(parts)
 		may = netfilter.Stateful{Kind: parts[0].stateful, Text: text}
 		_, number := v.get("key").only()
 		all = number.uint("mod") > 0 && uint64(len(elements)) >= number.uint("mod")

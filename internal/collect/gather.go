@@ -16,6 +16,7 @@ import (
 	"quaywall/internal/snapshot"
 	"quaywall/internal/sysexec"
 	"quaywall/internal/watch/docker"
+	"quaywall/internal/watch/nftlist"
 )
 
 // Options say what a snapshot is taken of.
@@ -123,7 +124,7 @@ func (g *gatherer) gather(o Options) {
 		{fileRules6, []sysexec.Command{run(either("ip6tables-nft-save", "ip6tables-save"), "-c")}, nil},
 		{fileLegacy4, []sysexec.Command{run("iptables-legacy-save", "-c")}, nil},
 		{fileLegacy6, []sysexec.Command{run("ip6tables-legacy-save", "-c")}, nil},
-		{fileNFT, []sysexec.Command{run("nft", "-j", "-a", "list", "ruleset")}, nil},
+		{fileNFT, []sysexec.Command{run("nft", "-j", "-a", "list", "ruleset")}, nftlist.List},
 		{fileSets, []sysexec.Command{run("ipset", "save")}, nil},
 		{fileAddrs, []sysexec.Command{run("ip", "-j", "addr")}, addrsByNetlink},
 		{fileLinks, []sysexec.Command{run("ip", "-d", "-j", "link")}, linksByNetlink},

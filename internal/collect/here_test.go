@@ -81,6 +81,29 @@ func TestHere(t *testing.T) {
 	}
 }
 
+// TestWithoutNFT: the kernel is asked where the program can't list its rules.
+func TestWithoutNFT(t *testing.T) {
+	netns.Tool(t, "nft")
+	ns := netns.New(t)
+	ns.Feed(t, "table inet mine { set s { type ipv4_addr; elements = { 192.0.2.1 }; }; chain c { type filter hook input priority 5; ip saddr @s accept; }; }", "nft", "-f", "-")
+	want, err := collect.Here(context.Background(), collect.Options{Netns: ns.Path(), DockerHost: noEngine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if err := os.WriteFile(bin+"/nft", []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	got, err := collect.Here(context.Background(), collect.Options{Netns: ns.Path(), DockerHost: noEngine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "rules", summary(want.Rules), summary(got.Rules))
+	same(t, "set", "192.0.2.1", got.Rules.Tables[0].Set("s").Addrs.String())
+	same(t, "rule", want.Rules.Tables[0].Chains[0].Rules[0].Handle, got.Rules.Tables[0].Chains[0].Rules[0].Handle)
+}
+
 func listening(h *snapshot.Host) []string {
 	var all []string
 	for _, s := range h.Sockets {

@@ -23,6 +23,7 @@ import (
 	"quaywall/internal/sim"
 	"quaywall/internal/snapshot"
 	"quaywall/internal/testkit/netns"
+	"quaywall/internal/watch/nftlist"
 )
 
 // endTable sees packets where they end: at the host's sockets, or as they leave, with all that was rewritten.
@@ -112,7 +113,7 @@ func (h *simHost) judge(t *testing.T, seed uint64) (judged, unsure int) {
 	g := newGenerator(seed)
 	h.load(t, g)
 	host := worldSnapshot()
-	h.readRules(t, host)
+	h.readRules(t, host, seed)
 	s := sim.New(host)
 	probes := g.strangers(simEach)
 	for _, p := range probes {
@@ -278,7 +279,7 @@ func (h *simHost) loadNFT(t *testing.T, g generator) {
 }
 
 // readRules reads the rules as the tools print them, without the judge's own.
-func (h *simHost) readRules(t *testing.T, to *snapshot.Host) {
+func (h *simHost) readRules(t *testing.T, to *snapshot.Host, seed uint64) {
 	sets, problems := ipset.Parse(h.world.host.Output(t, "ipset", "save"), "ipset-save.txt")
 	to.Rules.Sets = sets
 	h.clean(t, problems)
@@ -292,7 +293,7 @@ func (h *simHost) readRules(t *testing.T, to *snapshot.Host) {
 			h.readIPTables(t, to, "legacy", d)
 		}
 	}
-	tables, problems := nftjson.Parse(h.world.host.Output(t, "nft", "-j", "list", "ruleset"), "nft-ruleset.json")
+	tables, problems := nftjson.Parse(h.listNFT(t, seed), "nft-ruleset.json")
 	for _, table := range tables {
 		switch {
 		case table.Dialect != netfilter.NFT || table.Name == "judge":
@@ -305,6 +306,21 @@ func (h *simHost) readRules(t *testing.T, to *snapshot.Host) {
 	if !slices.Contains(h.dialects, netfilter.IPTablesNFT) {
 		h.clean(t, problems)
 	}
+}
+
+// listNFT lists the rules of nf_tables, half of the times without the program nft.
+func (h *simHost) listNFT(t *testing.T, seed uint64) (list string) {
+	if seed/uint64(len(simHosts))%2 == 0 {
+		return h.world.host.Output(t, "nft", "-j", "list", "ruleset")
+	}
+	h.world.host.Do(t, func() {
+		text, err := nftlist.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = string(text)
+	})
+	return list
 }
 
 func (h *simHost) readIPTables(t *testing.T, to *snapshot.Host, variant string, d netfilter.Dialect) {

@@ -66,7 +66,23 @@ func Compare(before, after *snapshot.Host) Difference {
 		}
 		d.Moved = append(d.Moved, b.changes(moved, known, &d.More)...)
 	}
+	for _, all := range [][]Change{d.Gained, d.Lost, d.Moved} {
+		slices.SortStableFunc(all, byService)
+	}
 	return d
+}
+
+// byService puts changes of services in front, by port, so that both families of one stand together.
+func byService(x, y Change) int {
+	switch {
+	case x.Served && y.Served:
+		return cmp.Or(cmp.Compare(x.First, y.First), cmp.Compare(x.Proto, y.Proto), cmp.Compare(x.Family, y.Family))
+	case x.Served:
+		return -1
+	case y.Served:
+		return 1
+	}
+	return 0
 }
 
 // arrival is where packets get to.

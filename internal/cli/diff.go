@@ -107,11 +107,16 @@ func (a *app) diff(cmd *cobra.Command, at where, before, after string) (equal bo
 		}
 		sides[i].name = name
 	}
-	d := analyze.Compare(sides[0].host, sides[1].host)
-	x := explainer{[2]*sim.Sim{sim.New(sides[0].host), sim.New(sides[1].host)}, ownAddrs(sides[1].host)}
-	v := DiffAnswer{Equal: d.Equal(), Gained: x.changes(d.Gained), Lost: x.changes(d.Lost), Moved: x.changes(d.Moved), More: d.More}
+	v := difference(sides[0].host, sides[1].host)
 	a.answer(v, func(w io.Writer, s style) { a.showDiff(w, s, sides, v) })
 	return v.Equal, nil
+}
+
+// difference is what two hosts let in differently, explained.
+func difference(before, after *snapshot.Host) DiffAnswer {
+	d := analyze.Compare(before, after)
+	x := explainer{[2]*sim.Sim{sim.New(before), sim.New(after)}, ownAddrs(after)}
+	return DiffAnswer{Equal: d.Equal(), Gained: x.changes(d.Gained), Lost: x.changes(d.Lost), Moved: x.changes(d.Moved), More: d.More}
 }
 
 // baseHost is the host that policies are put on, looked at once.
@@ -333,41 +338,68 @@ func (a *app) showDiff(w io.Writer, s style, sides [2]side, v DiffAnswer) {
 		{s.good("Lost") + ", let in by " + sides[0].name + " and not by " + sides[1].name, v.Lost},
 		{s.warn("Moved") + ", let in by both, to another place or by another way", v.Moved},
 	} {
-		if len(part.changes) == 0 {
-			continue
+		if len(part.changes) > 0 {
+			fmt.Fprintf(w, "%s:\n", part.head)
+			a.showChanges(w, s, part.changes)
+			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s:\n", part.head)
-		idle := 0
-		for _, c := range part.changes {
-			if c.Served || a.opts.verbose {
-				showChange(w, s, c)
-			} else {
-				idle++
-			}
-		}
-		if idle > 0 {
-			fmt.Fprintf(w, "  %s\n", s.faint(fmt.Sprintf("and %s of ports and protocols where nothing listens now (--verbose lists them)", count(idle, "range"))))
-		}
-		fmt.Fprintln(w)
 	}
 	if v.More {
 		fmt.Fprintf(w, "and more than these %d of a kind\n", analyze.Most)
 	}
 }
 
-func showChange(w io.Writer, s style, c DiffChange) {
-	what := c.Proto
+// showChanges shows changes, each with its packet; those where nothing listens are counted, unless everything is asked for.
+func (a *app) showChanges(w io.Writer, s style, all []DiffChange) {
+	served, idle := a.told(all)
+	for _, c := range served {
+		showChange(w, s, c)
+	}
+	showIdle(w, s, idle)
+}
+
+// told are the changes that are shown, and how many are not: those where nothing listens, unless everything is asked for.
+func (a *app) told(all []DiffChange) (shown []DiffChange, idle int) {
+	if a.opts.verbose {
+		return all, 0
+	}
+	shown = slices.DeleteFunc(slices.Clone(all), func(c DiffChange) bool { return !c.Served })
+	return shown, len(all) - len(shown)
+}
+
+func showIdle(w io.Writer, s style, idle int) {
+	if idle > 0 {
+		fmt.Fprintf(w, "  %s\n", s.faint(fmt.Sprintf("and %s of ports and protocols where nothing listens now (--verbose lists them)", count(idle, "range"))))
+	}
+}
+
+// what is the protocol and the ports of a change in words.
+func (c DiffChange) what() string {
+	text := c.Proto
 	if c.Ports != "" {
-		what = c.Ports + "/" + c.Proto
+		text = c.Ports + "/" + c.Proto
 	}
 	if n := len(c.Also); n > 0 {
-		what += fmt.Sprintf(" and %d more protocols", n)
+		text += fmt.Sprintf(" and %d more protocols", n)
 	}
-	at := sourcesText(c.To)
+	return text
+}
+
+// from is in words who has the access.
+func (c DiffChange) from() string {
+	return auditLine{AuditEndpoint: AuditEndpoint{OpenTo: c.From}}.openTo()
+}
+
+// at is in words what is dialled.
+func (c DiffChange) at() string {
 	if c.whole {
-		at = "this host, " + c.Family
+		return "this host, " + c.Family
 	}
-	fmt.Fprintf(w, "  %s at %s, from %s\n", s.strong(what), at, auditLine{AuditEndpoint: AuditEndpoint{OpenTo: c.From}}.openTo())
+	return sourcesText(c.To)
+}
+
+func showChange(w io.Writer, s style, c DiffChange) {
+	fmt.Fprintf(w, "  %s at %s, from %s\n", s.strong(c.what()), c.at(), c.from())
 	fmt.Fprintf(w, "    %s\n", s.faint("for example "+c.Witness))
 	fmt.Fprintf(w, "      before: %s\n      after:  %s\n", c.Before.Why, c.After.Why)
 }

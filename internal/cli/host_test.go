@@ -123,7 +123,8 @@ func TestFromPlanToStop(t *testing.T) {
 				m.quaywall(t, args+flags).expect(t, status, stdout, []string{})
 			}
 			say("status", 0, "none in force")
-			say("plan --exit-code", 4, "nothing is in force now", "What could be reached then:")
+			say("plan --exit-code", 4, "nothing is in force now", "Would lose access:\n  81/tcp at this host, ipv4, from all but 192.0.2.0/28 by eth0\n"+
+				"  81/tcp at this host, ipv6, from anyone by eth0\n  82/tcp at this host, from anyone by eth0\n  and ", "What could be reached then:")
 			say("apply --dry-run", 0, "rules added")
 			say("status", 0, "none in force")
 			say("apply", 0, "in force", "rules added", "192.0.2.1:80/tcp", "anyone", "policy.yaml:4", "81/tcp", "office (IPv4)", "82/tcp", "nobody", "default")
@@ -131,7 +132,12 @@ func TestFromPlanToStop(t *testing.T) {
 				t.Error("the policy is said to be in force, and packets say it isn't")
 			}
 			say("restart", 0, "none, it was in force already")
-			say("plan --exit-code", 0, "none")
+			say("plan --exit-code", 0, "none", "the same for everybody, whatever the packet")
+			write(t, m.dir, "policy.yaml", strings.Replace(webPolicy, "/28", "/27", 1))
+			say("plan --exit-code", 4, "Would gain access:\n  81/tcp at this host, ipv4, from 192.0.2.16/28 by eth0\n\n")
+			say("apply --dry-run --verbose", 0, "for example tcp 192.0.2.16:40000 -> 192.0.2.1:81 in eth0\n      before: Default")
+			say("plan --json", 0, `"access": {`, `"witness": "tcp 192.0.2.16:40000 -> 192.0.2.1:81 in eth0"`)
+			write(t, m.dir, "policy.yaml", webPolicy)
 			say("status --exit-code", 0, "in force since", "drift", "none", "policy.yaml:4", "- allow: http")
 			say("status --json", 0, `"in_force": true`, `"line": "policy.yaml:4"`)
 			say("stop", 0, "stopped")
@@ -142,6 +148,29 @@ func TestFromPlanToStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPlanUnseen: the plan comes where the host's rules can't be read whole, or at all, and says what can't be said.
+func TestPlanUnseen(t *testing.T) {
+	m := newMachine(t)
+	write(t, m.dir, "policy.yaml", webPolicy)
+	m.daemon(t, "192.0.2.1:81")
+	m.quaywall(t, "apply --backend nft policy.yaml").expect(t, 0, nil, []string{})
+	write(t, m.dir, "policy.yaml", strings.Replace(webPolicy, "/28", "/27", 1))
+	tools := t.TempDir()
+	plan := func(broken ...string) (r ran) {
+		for _, tool := range broken {
+			must(t, os.WriteFile(filepath.Join(tools, tool), []byte("#!/bin/sh\nexit 1\n"), 0o755))
+		}
+		path := func(cmd *exec.Cmd) { cmd.Env = append(cmd.Environ(), "PATH="+tools+":"+os.Getenv("PATH")) }
+		m.Do(t, func() { r = runAs(t, m.dir, path, "plan", "--exit-code", "--backend", "nft", "policy.yaml") })
+		return r
+	}
+	// quaywall's own rules are known all the same, from the policy that is in force.
+	plan("nft").expect(t, 4, []string{"Would gain access:\n  81/tcp at this host, ipv4, from 192.0.2.16/28 by eth0\n", "Not compared: rules of nf_tables that are not iptables' own"}, nil)
+	plan("iptables-save", "iptables-nft-save", "iptables-legacy-save", "ip6tables-save", "ip6tables-nft-save", "ip6tables-legacy-save").
+		expect(t, 4, []string{"access   not known\n", "Not compared: looking at this host", "What could be reached then:"}, nil)
+	m.quaywall(t, "stop").expect(t, 0, nil, []string{})
 }
 
 // TestDrift: what somebody else took away is told, and the next apply puts it back.

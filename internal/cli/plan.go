@@ -13,13 +13,17 @@ import (
 	"quaywall/internal/apply"
 )
 
-const planLong = `Shows what apply would change: the rules and sets that would come and go, how many live connections would end, what
-could be reached then, and whether apply would refuse. Nothing is changed. With --exit-code the status is 4 where something would change.`
+const planLong = `Shows what apply would change: who would gain and who would lose access, in packets, and that nobody does is proven; the rules
+and sets that would come and go; how many live connections would end; what could be reached then; and whether apply would refuse.
+Nothing is changed. For who gains and loses access all rules of this host are looked at, whoever made them, as quaywall diff does;
+--verbose shows a packet for each. With --exit-code the status is 4 where something would change.`
 
 // PlanAnswer is what "plan --json" and "apply --dry-run --json" say.
 type PlanAnswer struct {
 	*apply.Plan
 	Cuts      []CutAnswer `json:"cuts,omitempty"`     // ways in that apply would refuse to cut
+	Access    *DiffAnswer `json:"access,omitempty"`   // who would gain and who would lose access; not there where that can't be said
+	Unsaid    []string    `json:"unsaid,omitempty"`   // what can't be said of it, and why
 	Reachable []Reach     `json:"reachable"`          // what listens, and who could reach it then
 	Unjudged  []string    `json:"unjudged,omitempty"` // interfaces that the policy trusts
 }
@@ -52,10 +56,11 @@ func (a *app) plan(ctx context.Context, o apply.Options) (*apply.Plan, error) {
 	}
 	a.settled()
 	v := PlanAnswer{Plan: p, Cuts: cutAnswers(p.Cuts), Reachable: a.reachable(p.Policy, p.Inventory), Unjudged: p.Policy.Trusted}
+	v.Access, v.Unsaid = a.access(ctx, p)
 	a.answer(v, func(w io.Writer, s style) {
 		a.diagnostics(p.Warnings, p.Sources.Text)
 		a.notices(p.Notices)
-		a.showPlan(w, s, p)
+		a.showPlan(w, s, v)
 		head := "What could be reached then:"
 		if p.Observed {
 			head = reachableThen
@@ -66,10 +71,10 @@ func (a *app) plan(ctx context.Context, o apply.Options) (*apply.Plan, error) {
 	return p, nil
 }
 
-// showPlan shows the rules that come and go. Where all of them come they are a listing and no difference, and shown on
+// showPlan shows who gains and who loses, then the rules that come and go. Where all of them come they are a listing and no difference, and shown on
 // demand.
-func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
-	change := "none"
+func (a *app) showPlan(w io.Writer, s style, v PlanAnswer) {
+	p, change := v.Plan, "none"
 	if p.Changed {
 		change = strings.Join(differenceParts(p.Difference), ", ")
 	}
@@ -86,7 +91,8 @@ func (a *app) showPlan(w io.Writer, s style, p *apply.Plan) {
 	}
 	table(w, facts(s, "policy", name, "backend", p.Backend+": "+p.Why,
 		"docker", dockerLine(p.Docker), "", dockerMissing(p.Docker), "change", change,
-		"connections", a.endedLine(p.Ends, "would end")))
+		"connections", a.endedLine(p.Ends, "would end"), "access", accessLine(s, v)))
+	a.showAccess(w, s, v)
 	if !first || a.opts.verbose {
 		writeDifference(w, s, p.Difference, math.MaxInt)
 	}

@@ -38,6 +38,7 @@ type AuditAnswer struct {
 	Endpoints   []AuditEndpoint `json:"endpoints"`
 	Unseen      []AuditUnseen   `json:"unseen"`
 	Assumptions []string        `json:"assumptions"`
+	nothing     string          // the sentence that stands in the place of endpoints where there are none
 }
 
 // AuditEndpoint is something that can be dialled, by one way.
@@ -141,6 +142,9 @@ func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error
 		}
 		v.Endpoints = append(v.Endpoints, auditEndpoint(seen, e))
 	}
+	if len(v.Endpoints) == 0 {
+		v.nothing = auditNothing(seen.host, f.from)
+	}
 	for _, n := range seen.host.Inventory.Unseen {
 		v.Unseen = append(v.Unseen, AuditUnseen{n.Name, n.Driver, n.Parent})
 	}
@@ -176,6 +180,20 @@ func fromOf(text string, sets map[string]netset.Set) (netset.Set, error) {
 	var b netset.Builder
 	b.Add(r)
 	return b.Set()
+}
+
+// auditNothing says that there is nothing to be listed, and how far that is known.
+func auditNothing(h *snapshot.Host, from string) string {
+	text := "Nothing can be dialled here: no socket listens, and no container has a port."
+	if from != "" {
+		text = "Nothing here can be reached from " + from + "."
+	}
+	for _, m := range h.Missing {
+		if m.Part == snapshot.PartSockets || m.Part == snapshot.PartContainers {
+			text += " But " + m.So + "."
+		}
+	}
+	return text
 }
 
 // fails tells whether --fail-on is about an endpoint.
@@ -250,6 +268,9 @@ type auditLine struct {
 }
 
 func (a *app) showAudit(w io.Writer, s style, v AuditAnswer) {
+	if v.nothing != "" {
+		fmt.Fprintln(w, v.nothing)
+	}
 	lines := auditLines(v.Endpoints, a.opts.verbose)
 	for class := openToAny; class <= closed; class++ {
 		of := slices.DeleteFunc(slices.Clone(lines), func(l auditLine) bool { return l.class != class })

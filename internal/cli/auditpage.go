@@ -14,6 +14,7 @@ var auditHTML string
 // auditPage is what the page of an audit shows.
 type auditPage struct {
 	Name, When  string
+	Nothing     string // instead of rows
 	Heads       []string
 	Counts      []auditCount
 	Rows        []auditPageRow
@@ -37,7 +38,7 @@ var auditClassNames = [...]string{openToAny: "any", openToSome: "some", openToCo
 
 // writeAuditPage writes a page that needs nothing but a browser.
 func writeAuditPage(w io.Writer, name string, when time.Time, v AuditAnswer) error {
-	page := auditPage{Name: name, When: when.Format(time.RFC1123), Unseen: v.Unseen, Assumptions: v.Assumptions,
+	page := auditPage{Name: name, When: when.Format(time.RFC1123), Nothing: v.nothing, Unseen: v.Unseen, Assumptions: v.Assumptions,
 		Heads: []string{"How far", "Port", "Address", "What", "Way", "Open to", "By"}}
 	for class := openToAny; class <= closed; class++ {
 		page.Counts = append(page.Counts, auditCount{Class: auditClassNames[class], Text: auditHeads[class], Last: class == closed})

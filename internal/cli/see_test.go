@@ -63,6 +63,30 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// TestAuditNothing: where nothing can be dialled a sentence says so, and how far that is known.
+func TestAuditNothing(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.CopyFS(filepath.Join(dir, "idle"), os.DirFS(evidence(t))))
+	write(t, dir, "idle/ss-listen.txt", "")
+	write(t, dir, "idle/container-inspect.json", "[]")
+	audit := func(args ...string) ran {
+		return run(t, dir, append([]string{"audit", "--snapshot", "idle"}, args...)...)
+	}
+	const sentence = "Nothing can be dialled here: no socket listens, and no container has a port.\n"
+	if r := audit("--html", "page.html"); r.stdout != sentence || r.status != 0 {
+		t.Errorf("got %q %s", r.stdout, r.stderr)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "page.html"))
+	must(t, err)
+	if page := string(text); !strings.Contains(page, "<p>"+strings.TrimSpace(sentence)+"</p>") || strings.Contains(page, "<table>") {
+		t.Error(page)
+	}
+	audit("--json").expect(t, 0, []string{`"endpoints": []`}, nil)
+	audit("--from", "8.8.8.8").expect(t, 0, []string{"Nothing here can be reached from 8.8.8.8.\n"}, nil)
+	must(t, os.Remove(filepath.Join(dir, "idle", "ss-listen.txt")))
+	audit().expect(t, 0, []string{"no container has a port. But "}, nil)
+}
+
 // TestAuditPage: the page is whole, and asks nobody for anything.
 func TestAuditPage(t *testing.T) {
 	dir := t.TempDir()

@@ -27,18 +27,15 @@ func (a *app) access(ctx context.Context, p *apply.Plan) (*DiffAnswer, []string)
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
-	before, after := seen.host, p.Policy
-	if !before.Has(snapshot.PartNFT) && seen.policy != nil { // quaywall itself needs no program to write there
-		before, _ = with(before, seen.policy)
-	}
+	after := p.Policy
 	if p.Observed {
 		after = nil
 	}
-	planned, _ := with(seen.host, after)
-	if before == nil || planned == nil {
-		return nil, []string{"the host is another one by now"}
+	planned, problems := with(seen.host, after)
+	if problems.HasErrors() {
+		return nil, []string{"the host changed in the meantime: try again"}
 	}
-	v := difference(before, planned)
+	v := difference(seen.host, planned)
 	return &v, unsaid(seen.host, p)
 }
 

@@ -93,7 +93,11 @@ func (a *app) explain(cmd *cobra.Command, f explainFlags, text string) error {
 		return &failure{status: Usage, doing: "explaining " + q.String(), err: err}
 	}
 	if f.graph != "" {
-		if err := os.WriteFile(f.graph, drawTrace(trace), 0o644); err != nil {
+		drawing, err := drawTrace(trace)
+		if err == nil {
+			err = os.WriteFile(f.graph, drawing, 0o644)
+		}
+		if err != nil {
 			return &failure{status: Failed, doing: "drawing the way", err: err}
 		}
 	}

@@ -18,6 +18,7 @@ type result struct {
 	reachable tri
 	why, hint string
 	steps     []Step
+	hops      []Hop
 	assumed   []string
 
 	doubt           *doubt // the first that ways differ by
@@ -69,7 +70,7 @@ func (w *walk) run(d derived) *result {
 }
 
 func (w *walk) result(r *result) *result {
-	r.steps, r.assumed = w.steps, w.assumed
+	r.steps, r.hops, r.assumed = w.steps, w.hops, w.assumed
 	return r
 }
 
@@ -83,13 +84,13 @@ func (w *walk) send(d derived) ending {
 
 // begin finds the connection that a packet belongs to: the one that its first packet would begin now.
 func (w *walk) begin(d derived) {
-	steps, accepts, assumed := w.steps, w.accepts, w.assumed
+	steps, hops, accepts, assumed := w.steps, w.hops, w.accepts, w.assumed
 	w.pk.state = packet.New
 	if w.pk.proto == protoTCP {
 		w.pk.flags = packet.SYN
 	}
 	w.send(d)
-	w.steps, w.accepts, w.assumed = steps, accepts, assumed
+	w.steps, w.hops, w.accepts, w.assumed = steps, hops, accepts, assumed
 	w.pk = d.pk
 	w.lost, w.ended = ending{}, Place{}
 	if w.ct != nil {

@@ -15,6 +15,7 @@ const (
 // atHook leads the packet through a hook: all base chains by priority, connection tracking and translation between them.
 func (w *walk) atHook(h netfilter.Hook) fate {
 	chains := w.s.hooks[hookKey{w.pk.family, h}]
+	w.hops = append(w.hops, Hop{w.leg, hookNames[h]})
 	first := h == netfilter.Prerouting || h == netfilter.Output
 	track, nat := first, h != netfilter.Forward
 	place := prioritySrc

@@ -25,6 +25,7 @@ type Trace struct {
 	DeliveredTo Delivery `json:"delivered_to"`
 	DecidedBy   *Place   `json:"decided_by"`
 	Path        []Step   `json:"path"`
+	Hops        []Hop    `json:"-"` // the hooks that it came to, whether anything stands there or not
 	Why         string   `json:"why"`
 	Hint        string   `json:"hint"`
 	Assumptions []string `json:"assumptions,omitempty"`
@@ -58,6 +59,9 @@ const (
 	ProxyAnswer  = "answer to the proxy"
 	Answer       = "answer"
 )
+
+// Hop is a hook that a packet came to.
+type Hop struct{ Leg, Hook string }
 
 // Step is a base chain that a packet met, or something else that happened to it.
 type Step struct {

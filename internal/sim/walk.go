@@ -16,6 +16,7 @@ type walk struct {
 	pk      pkt
 	leg     string
 	steps   []Step
+	hops    []Hop
 	choices []choice
 	asked   int // how many of the choices have been met
 	assumed []string

@@ -252,7 +252,7 @@ func (w *walk) elsewhere(dst netip.AddrPort) string {
 
 // trace is the answer for a person, from all ways together.
 func (r *result) trace(q packet.Query, d derived) *Trace {
-	t := &Trace{Packet: q.String(), Verdict: r.verdict, DeliveredTo: r.delivered, DecidedBy: r.decided, Path: r.steps, Why: r.why, Hint: r.hint,
+	t := &Trace{Packet: q.String(), Verdict: r.verdict, DeliveredTo: r.delivered, DecidedBy: r.decided, Path: r.steps, Hops: r.hops, Why: r.why, Hint: r.hint,
 		Assumptions: r.assumed}
 	switch r.reachable {
 	case yes, no:

@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench judge chaos matrix systemd lint generate install uninstall clean
+.PHONY: help build up test demo bench judge chaos matrix systemd browser lint generate install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,10 @@ matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_
 
 systemd: ## the units under a real systemd, booted, rebooted and powered off in a container of its own (root, Debian)
 	@scripts/systemd
+
+browser: ## the page of audit and the drawing of explain in a real browser, Chromium (root, Debian)
+	@scripts/packages chromium chromedriver=chromium-driver
+	scripts/go test -tags browser -count=1 -timeout 5m ./internal/testkit/browser
 
 lint: ## check form, suspicious code and generated files
 	@scripts/lint

@@ -102,6 +102,14 @@ func (s *space) all(r rule, matches []netfilter.Match, st state) bdd.Set {
 	return set
 }
 
+// unknown is a bit that nobody knows, which a rule asks for.
+func (s *space) unknown(r rule, what string) bdd.Set {
+	if s.open != nil {
+		return s.doubt()
+	}
+	return s.fields.unknown(r, what)
+}
+
 func (s *space) match(r rule, m netfilter.Match, st state) bdd.Set {
 	switch m := m.(type) {
 	case netfilter.Compare:
@@ -156,6 +164,14 @@ var withPorts = []uint64{6, 17, 33, 132, 136}
 
 // there is the packets that have a field.
 func (s *space) there(f netfilter.Field) bdd.Set {
+	if s.open != nil {
+		return s.And(s.had(f), s.headed(f))
+	}
+	return s.headed(f)
+}
+
+// headed is the packets whose protocol has a field.
+func (s *space) headed(f netfilter.Field) bdd.Set {
 	switch f {
 	case netfilter.SrcPort, netfilter.DstPort, netfilter.CtOrigDstPort, netfilter.CtOrigSrcPort:
 		return s.protos(withPorts...)
@@ -171,6 +187,9 @@ func (s *space) there(f netfilter.Field) bdd.Set {
 
 // values is the packets whose field has one of the values; not known where nothing is known of the field.
 func (s *space) values(r rule, c netfilter.Compare, st state) (set bdd.Set, known bool) {
+	if s.open != nil && c.Field != netfilter.NFProto {
+		return s.openValues(c)
+	}
 	constant := func(n uint64) (bdd.Set, bool) { return constantSet(holds(c, n)), true }
 	switch c.Field {
 	case netfilter.NFProto:

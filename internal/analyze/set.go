@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"fmt"
 	"slices"
 
 	"quaywall/internal/bdd"
@@ -20,6 +21,9 @@ func (s *space) in(r rule, m netfilter.In, st state) bdd.Set {
 func (s *space) setOf(r rule, m netfilter.In, st state) (bdd.Set, bool) {
 	if m.Set == "" {
 		return s.elements(r, m.Fields, m.Elements, st)
+	}
+	if s.open != nil { // rules stay, what is in a set comes and goes
+		return s.bit(netfilter.NoField, fmt.Sprint("set ", m.Set, m.Fields)), true
 	}
 	named := s.facts.set(r.table, m.Set)
 	if named == nil {

@@ -112,18 +112,24 @@ func (r rules) around(text string) string {
 	return text
 }
 
-// TestAgainstSimulator asks the simulator, which shares no code with this, about single packets of random rules.
-// QUAYWALL_SEED repeats a run, QUAYWALL_POLICIES makes it longer.
-func TestAgainstSimulator(t *testing.T) {
-	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
+// seedOf is where a random test begins, and how many hosts it tries: QUAYWALL_SEED repeats a run, QUAYWALL_POLICIES makes it
+// longer.
+func seedOf(t *testing.T) (seed uint64, hosts int) {
+	seed, hosts = uint64(time.Now().UnixNano()), 100
 	if s, err := strconv.ParseUint(os.Getenv("QUAYWALL_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	hosts := 100
 	if n, err := strconv.Atoi(os.Getenv("QUAYWALL_POLICIES")); err == nil {
 		hosts = n
 	}
+	t.Logf("seed %d", seed)
+	return seed, hosts
+}
+
+// TestAgainstSimulator asks the simulator, which shares no code with this, about single packets of random rules.
+func TestAgainstSimulator(t *testing.T) {
+	t.Parallel()
+	seed, hosts := seedOf(t)
 	for i := range uint64(hosts) {
 		r := rules{rand.New(rand.NewPCG(seed+i, 1))}
 		h := dockerhost.Make(1, 2)

@@ -20,6 +20,7 @@ type space struct {
 	facts        hostFacts
 	cache        map[*netfilter.Rule]bdd.Set // of rules that ask for no state
 	translations map[translationKey]*translation
+	open         *openFields // nil where packets are those that begin a connection with a known host
 }
 
 // fields are the fields of packets. Hosts that are compared share them.
@@ -84,8 +85,11 @@ func (s *fields) bits(f netfilter.Field) uint32 {
 		return 8
 	case netfilter.SrcPort, netfilter.DstPort, netfilter.CtOrigDstPort, netfilter.Length, netfilter.FragmentOffset:
 		return 16
-	case netfilter.MoreFragments, netfilter.SocketFound, netfilter.SocketWildcard, netfilter.SocketTransparent:
+	case netfilter.MoreFragments, netfilter.SocketFound, netfilter.SocketWildcard, netfilter.SocketTransparent, netfilter.CtDirection,
+		netfilter.Bridged, netfilter.IPsecIn, netfilter.IPsecOut, netfilter.ReverseRoute, netfilter.ReverseRouteLoose:
 		return 1
+	case netfilter.CtState:
+		return 3
 	case netfilter.SrcMAC, netfilter.DstMAC:
 		return 48
 	}
@@ -271,6 +275,19 @@ func (s *fields) iface(name string) bdd.Value {
 // interfacesOf lists the interfaces of a universe: none at all, those of the hosts, those that rules name, and for each
 // pattern one that nothing else names.
 func interfacesOf(hosts ...*snapshot.Host) []string {
+	var names []string
+	var rules []*netfilter.Rules
+	for _, h := range hosts {
+		for _, i := range h.Inventory.Interfaces {
+			names = append(names, i.Name)
+		}
+		rules = append(rules, &h.Rules)
+	}
+	return interfacesIn(names, rules...)
+}
+
+// interfacesIn lists the interfaces of rules, with others.
+func interfacesIn(names []string, rules ...*netfilter.Rules) []string {
 	all := []string{""}
 	add := func(name string) {
 		if plain, ok := strings.CutSuffix(name, `\*`); ok {
@@ -282,11 +299,11 @@ func interfacesOf(hosts ...*snapshot.Host) []string {
 			all = append(all, name)
 		}
 	}
-	for _, h := range hosts {
-		for _, i := range h.Inventory.Interfaces {
-			add(i.Name)
-		}
-		eachName(&h.Rules, add)
+	for _, name := range names {
+		add(name)
+	}
+	for _, r := range rules {
+		eachName(r, add)
 	}
 	add("*")
 	return all

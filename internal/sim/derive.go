@@ -34,9 +34,9 @@ func (d *derived) assume(format string, args ...any) {
 	d.assumed = append(d.assumed, fmt.Sprintf(format, args...))
 }
 
-// zone is the interface that a packet of the host's to a link-local address leaves by, where the query says it.
+// zone is the interface that a packet of the host's to an address of a link, or to a group, leaves by, where the query says it.
 func (d *derived) zone(p *pkt) string {
-	if d.in == "" && p.dst.Is6() && p.dst.IsLinkLocalUnicast() && p.dst == d.pk.dst {
+	if d.in == "" && p.dst.Is6() && (p.dst.IsLinkLocalUnicast() || p.dst.IsMulticast()) && p.dst == d.pk.dst {
 		return d.pk.out
 	}
 	return ""

@@ -211,6 +211,19 @@ func TestWaysOfDocker(t *testing.T) {
 	}
 }
 
+// TestZone: what the host sends to a group leaves by the interface that the address names.
+func TestZone(t *testing.T) {
+	h := host(table("a", base("out", nf.Filter, nf.Output, 0, nf.Accept, do(drop, iface(nf.OutIface, "eth1")))))
+	for _, dev := range []string{"eth0", "eth1"} {
+		h.Routes = append(h.Routes, snapshot.Route{Table: "local", Type: 5, Dst: netip.MustParsePrefix("ff00::/8"), Dev: dev})
+	}
+	for dev, want := range map[string]sim.Verdict{"eth0": sim.Accept, "eth1": sim.Drop} {
+		if tr := explain(t, h, "udp -> [ff02::1%"+dev+"]:9 from host"); tr.Verdict != want {
+			t.Errorf("out by %s: %s, %s", dev, tr.Verdict, tr.Why)
+		}
+	}
+}
+
 // TestChains: jumps, gotos and what their return means, verdicts that end one base chain and no other.
 func TestChains(t *testing.T) {
 	ssh := "tcp 203.0.113.2 -> 203.0.113.1:22"

@@ -82,6 +82,9 @@ func TestAudit(t *testing.T) {
 			return "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -i eth0 -p tcp -m tcp --dport 10000 -m connlabel --label 86 --set\nCOMMIT\n" +
 				before("FORWARD", "-m connlabel --label 86 -j DROP")(s)
 		}, []string{direct0, direct1, proxy0, dnat1, proxy1}},
+		"what a connection was dialled by, before there is one": {func(s string) string {
+			return strings.Replace(s, "*raw\n", "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack ! --ctorigdstport 1 -j DROP\n", 1)
+		}, all},
 		"a limit": {before("FORWARD", "-i eth0 -m limit --limit 1/sec -j DROP"),
 			[]string{direct0, direct1, dnat0 + " perhaps", proxy0, dnat1 + " perhaps", proxy1}},
 		"what isn't understood": {before("DOCKER-FORWARD", "-i eth0 -m string --string x --algo bm -j ACCEPT"), all},
@@ -91,6 +94,19 @@ func TestAudit(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			}
 		})
+	}
+}
+
+// TestChainsOfNAT: once a chain has translated a packet, the kernel calls no other.
+func TestChainsOfNAT(t *testing.T) {
+	h := host(t, asItIs)
+	drop := &netfilter.Rule{Actions: []netfilter.Action{netfilter.Verdict{Kind: netfilter.Drop}}}
+	h.Host.Rules.Tables = append(h.Host.Rules.Tables, &netfilter.Table{Family: netfilter.Inet, Name: "late", Chains: []*netfilter.Chain{{Name: "late",
+		Base: &netfilter.Base{Type: netfilter.NAT, Hook: netfilter.Prerouting, Priority: -90, Policy: netfilter.Accept}, Rules: []*netfilter.Rule{drop}}}})
+	open := slices.DeleteFunc(Audit(&h.Host, nil), func(e Endpoint) bool { return len(e.OpenTo) == 0 })
+	want := []string{"0.0.0.0:10000 c1 dnat 172.17.0.2:8000: any by eth0", "0.0.0.0:10001 c1 dnat 172.17.0.2:8001: any by eth0"}
+	if got := rows(open); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -253,11 +253,7 @@ func (a *Analyzer) May(w Way) Sources { return a.bySource(w.set) }
 
 // Must is described at May.
 func (a *Analyzer) Must(w Way) Sources {
-	set := a.controlled(w.set)
-	for _, d := range a.doubts {
-		set = a.Exists(set.Not(), d.field).Not()
-	}
-	return a.bySource(set)
+	return a.bySource(a.certain(a.controlled(w.set)))
 }
 
 // controlled leaves out of a set what who sends a packet is free to choose: for some of it the packet gets through.

@@ -103,7 +103,7 @@ func (a *Analyzer) everything() map[arrival]bdd.Set {
 			continue
 		}
 		for then, passed := range a.through(dnat, st) {
-			a.add(translated, then, a.And(set, passed))
+			a.add(translated, then, a.And(set, a.asItIs(passed)))
 		}
 	}
 	for nat, byNAT := range split(translated) {

@@ -44,6 +44,9 @@ type state struct {
 	nat          *translation // that was done; nil for none
 }
 
+// tracked tells whether the packet has a connection that rules can ask for.
+func (st state) tracked() bool { return !st.early && !st.untracked }
+
 // labelled tells whether the connection has one of these labels.
 func (st state) labelled(r netfilter.Range) bool {
 	for n := r.First; n <= min(r.Last, 127); n++ {
@@ -56,12 +59,13 @@ func (st state) labelled(r netfilter.Range) bool {
 
 // matches is the packets that meet all matches of a rule.
 func (s *space) matches(r rule, st state) bdd.Set {
-	if set, ok := s.cache[r.Rule]; ok {
+	key := cacheKey{r.Rule, st.tracked()}
+	if set, ok := s.cache[key]; ok {
 		return set
 	}
 	set := s.all(r, r.Matches, st)
 	if !asksState(r.Matches) {
-		s.cache[r.Rule] = set
+		s.cache[key] = set
 	}
 	return set
 }
@@ -135,8 +139,12 @@ func (s *space) match(r rule, m netfilter.Match, st state) bdd.Set {
 
 // compare is the packets that have the field, with one of the values or with none of them.
 func (s *space) compare(r rule, c netfilter.Compare, st state) bdd.Set {
+	there := s.there(c.Field, st)
+	if there == bdd.None {
+		return bdd.None
+	}
 	values, known := s.values(r, c, st)
-	return s.either(r, s.there(c.Field), values, known, c.Not)
+	return s.either(r, there, values, known, c.Not)
 }
 
 // either is the packets that have a field with one of the values, or with not those that have it with none of them.
@@ -163,17 +171,31 @@ func (s *space) protos(all ...uint64) bdd.Set {
 var withPorts = []uint64{6, 17, 33, 132, 136}
 
 // there is the packets that have a field.
-func (s *space) there(f netfilter.Field) bdd.Set {
-	if s.open != nil {
+func (s *space) there(f netfilter.Field, st state) bdd.Set {
+	switch {
+	case s.open != nil:
 		return s.And(s.had(f), s.headed(f))
+	case isOfConnection(f) && !st.tracked():
+		return bdd.None
 	}
 	return s.headed(f)
+}
+
+// isOfConnection tells whether a packet has a field by its connection.
+func isOfConnection(f netfilter.Field) bool {
+	switch f {
+	case netfilter.CtStatus, netfilter.CtDirection, netfilter.CtMark, netfilter.CtLabel, netfilter.CtZone, netfilter.CtProto, netfilter.CtHelper,
+		netfilter.CtOrigSrc, netfilter.CtOrigDst, netfilter.CtOrigSrcPort, netfilter.CtOrigDstPort,
+		netfilter.CtReplySrc, netfilter.CtReplyDst, netfilter.CtReplySrcPort, netfilter.CtReplyDstPort:
+		return true
+	}
+	return false
 }
 
 // headed is the packets whose protocol has a field.
 func (s *space) headed(f netfilter.Field) bdd.Set {
 	switch f {
-	case netfilter.SrcPort, netfilter.DstPort, netfilter.CtOrigDstPort, netfilter.CtOrigSrcPort:
+	case netfilter.SrcPort, netfilter.DstPort:
 		return s.protos(withPorts...)
 	case netfilter.ICMPType, netfilter.ICMPCode:
 		return s.protos(1)
@@ -226,14 +248,17 @@ func (s *space) values(r rule, c netfilter.Compare, st state) (set bdd.Set, know
 		return constantSet(slices.ContainsFunc(c.Numbers, st.labelled)), true
 	case netfilter.CtOrigSrc:
 		return s.addresses(netfilter.Src, c)
-	case netfilter.CtOrigSrcPort:
-		return s.numbers(netfilter.SrcPort, c.Mask, c.Numbers), true
+	case netfilter.CtOrigDstPort:
+		return s.portOf(netfilter.CtOrigDstPort, withPorts, c), true
+	case netfilter.CtOrigSrcPort: // of ICMP it is the identifier
+		identifier := s.protos(1, 58)
+		return s.Or(s.Diff(s.portOf(netfilter.SrcPort, withPorts, c), identifier), s.And(identifier, s.unknown(r, r.Text))), true
 	case netfilter.CtOrigDst, netfilter.Src, netfilter.Dst:
 		return s.addresses(c.Field, c)
 	case netfilter.IPSetSrcPort:
-		return s.ipsetPort(netfilter.SrcPort, c), true
+		return s.portOf(netfilter.SrcPort, ipsetPorts, c), true
 	case netfilter.IPSetDstPort:
-		return s.ipsetPort(netfilter.DstPort, c), true
+		return s.portOf(netfilter.DstPort, ipsetPorts, c), true
 	case netfilter.InIface, netfilter.OutIface:
 		return s.names(c.Field, c.Names), true
 	case netfilter.InKind, netfilter.OutKind:
@@ -242,7 +267,7 @@ func (s *space) values(r rule, c netfilter.Compare, st state) (set bdd.Set, know
 		return s.addrTypes(c)
 	case netfilter.ReverseRoute, netfilter.ReverseRouteLoose:
 		return s.reverse(c)
-	case netfilter.Proto, netfilter.SrcPort, netfilter.DstPort, netfilter.CtOrigDstPort,
+	case netfilter.Proto, netfilter.SrcPort, netfilter.DstPort,
 		netfilter.ICMPType, netfilter.ICMPCode, netfilter.ICMPv6Type, netfilter.ICMPv6Code,
 		netfilter.TTL, netfilter.DSCP, netfilter.ECN, netfilter.Length, netfilter.SocketFound, netfilter.SocketWildcard:
 		return s.numbers(c.Field, c.Mask, c.Numbers), true
@@ -267,22 +292,36 @@ func (s *space) addresses(f netfilter.Field, c netfilter.Compare) (bdd.Set, bool
 	return set, true
 }
 
-// ipsetPort is the packets of which ipset takes one of these numbers for the port.
-func (s *space) ipsetPort(f netfilter.Field, c netfilter.Compare) bdd.Set {
-	set := s.And(s.protos(6, 17, 132, 136), s.numbers(f, c.Mask, c.Numbers))
+// ipsetPorts are the protocols whose ports ipset takes for ports.
+var ipsetPorts = []uint64{6, 17, 132, 136}
+
+// portOf is the packets of which ipset or connection tracking take one of these numbers for the port: of ICMP they take type and
+// code, and of protocols without ports 0.
+func (s *space) portOf(f netfilter.Field, ported []uint64, c netfilter.Compare) bdd.Set {
+	set := s.And(s.protos(ported...), s.numbers(f, c.Mask, c.Numbers))
 	for p, fields := range map[uint64][2]netfilter.Field{1: {netfilter.ICMPType, netfilter.ICMPCode}, 58: {netfilter.ICMPv6Type, netfilter.ICMPv6Code}} {
-		for _, r := range c.Numbers {
-			for t := r.First >> 8; t <= min(r.Last>>8, 255); t++ {
-				codes := netfilter.Range{First: max(r.First, t<<8) & 255, Last: min(r.Last, t<<8|255) & 255}
-				one := s.And(s.Equal(s.field(fields[0]), bdd.Small(t)), s.numbers(fields[1], 0, []netfilter.Range{codes}))
-				set = s.Or(set, s.And(s.protos(p), one))
-			}
+		for _, i := range intervals(c.Numbers, 16) {
+			set = s.Or(set, s.And(s.protos(p), s.typesAndCodes(fields[0], fields[1], i.First.Lo, i.Last.Lo)))
 		}
 	}
 	if holds(c, 0) {
-		set = s.Or(set, s.protos(1, 6, 17, 58, 132, 136).Not())
+		set = s.Or(set, s.Or(s.protos(ported...), s.protos(1, 58)).Not())
 	}
 	return set
+}
+
+// typesAndCodes is the packets whose type and code, as one number of 16 bits, are in a range.
+func (s *space) typesAndCodes(typ, code netfilter.Field, first, last uint64) bdd.Set {
+	part := func(types, codes netfilter.Range) bdd.Set {
+		return s.And(s.numbers(typ, 0, []netfilter.Range{types}), s.numbers(code, 0, []netfilter.Range{codes}))
+	}
+	from, to := first>>8, last>>8
+	if from == to {
+		return part(netfilter.Range{First: from, Last: to}, netfilter.Range{First: first & 255, Last: last & 255})
+	}
+	set := part(netfilter.Range{First: from, Last: from}, netfilter.Range{First: first & 255, Last: 255})
+	set = s.Or(set, part(netfilter.Range{First: to, Last: to}, netfilter.Range{Last: last & 255}))
+	return s.Or(set, part(netfilter.Range{First: from + 1, Last: to - 1}, netfilter.Range{Last: 255})) // none where they are next to each other
 }
 
 func constantSet(holds bool) bdd.Set {

@@ -80,14 +80,13 @@ func (s *space) tracked() bdd.Set {
 
 // had is the packets that have a field as far as it doesn't hang on their protocol.
 func (s *space) had(f netfilter.Field) bdd.Set {
+	if isOfConnection(f) {
+		return s.tracked()
+	}
 	switch f {
 	case netfilter.SrcPort, netfilter.DstPort, netfilter.ICMPType, netfilter.ICMPCode, netfilter.ICMPv6Type, netfilter.ICMPv6Code, netfilter.TCPFlags,
 		netfilter.TCPOption, netfilter.IPSetSrcPort, netfilter.IPSetDstPort:
 		return s.Equal(s.field(netfilter.FragmentOffset), bdd.Small(0))
-	case netfilter.CtStatus, netfilter.CtDirection, netfilter.CtMark, netfilter.CtLabel, netfilter.CtZone, netfilter.CtProto, netfilter.CtHelper,
-		netfilter.CtOrigSrc, netfilter.CtOrigDst, netfilter.CtOrigSrcPort, netfilter.CtOrigDstPort,
-		netfilter.CtReplySrc, netfilter.CtReplyDst, netfilter.CtReplySrcPort, netfilter.CtReplyDstPort:
-		return s.tracked()
 	case netfilter.SocketWildcard, netfilter.SocketTransparent, netfilter.SocketMark:
 		return s.Equal(s.field(netfilter.SocketFound), bdd.Small(1))
 	case netfilter.UID, netfilter.GID, netfilter.CGroup:

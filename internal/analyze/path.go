@@ -21,6 +21,7 @@ type Analyzer struct {
 	sockets map[uint16][]*snapshot.Socket // by port
 	entries map[bool]bdd.Set              // of loopback addresses, and of others
 	seen    map[bdd.Set]Sources
+	all     *bdd.Set // of packets that get anywhere; nil until it is asked for
 }
 
 // New reads the rules of one family, IPv4 or IPv6.
@@ -107,7 +108,7 @@ func (a *Analyzer) through(s stage, st state) flows {
 	if out, ok := a.hooks[key]; ok {
 		return out
 	}
-	in := flows{st: bdd.All}
+	in, done := flows{st: bdd.All}, flows{}
 	for _, b := range a.chains(s) {
 		early := b.chain.Base.Priority < prioConntrack && (s.hook == netfilter.Prerouting || s.hook == netfilter.Output)
 		w := walker{space: a.space, table: b.table, nat: s.nat}
@@ -116,9 +117,25 @@ func (a *Analyzer) through(s stage, st state) flows {
 			a.addAll(accepted, returned)
 		}
 		in = withEarly(accepted, false)
+		if s.nat { // once a chain has translated a packet, the kernel calls no other
+			a.addAll(done, translated(in))
+		}
 	}
+	a.addAll(in, done)
 	a.hooks[key] = in
 	return in
+}
+
+// translated takes the packets out that were translated.
+func translated(in flows) flows {
+	out := flows{}
+	for st, set := range in {
+		if st.nat != nil {
+			out[st] = set
+			delete(in, st)
+		}
+	}
+	return out
 }
 
 func withEarly(in flows, early bool) flows {

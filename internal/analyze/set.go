@@ -12,7 +12,10 @@ import (
 func (s *space) in(r rule, m netfilter.In, st state) bdd.Set {
 	there := bdd.All
 	for _, f := range m.Fields {
-		there = s.And(there, s.there(f))
+		there = s.And(there, s.there(f, st))
+	}
+	if there == bdd.None {
+		return bdd.None
 	}
 	set, known := s.setOf(r, m, st)
 	return s.either(r, there, set, known, m.Not)
@@ -68,18 +71,51 @@ func (s *space) elements(r rule, fields []netfilter.Field, all []netfilter.Eleme
 	if slices.ContainsFunc(all, func(e netfilter.Element) bool { return e.Not }) {
 		return s.inOrder(r, fields, all, st)
 	}
+	return s.anyOf(r, fields, inRows(all), st)
+}
+
+// inRows makes one of elements that stand in a row and differ in their last number alone: in ipset each port is an element.
+func inRows(all []netfilter.Element) []netfilter.Element {
+	var rows []netfilter.Element
+	for _, e := range all {
+		last := len(e.Key) - 1
+		if n := len(rows); n > 0 && last >= 0 && isRow(rows[n-1].Key, e.Key) {
+			into := &rows[n-1].Key[last].Numbers
+			*into = append(*into, e.Key[last].Numbers...)
+			continue
+		}
+		e.Key = slices.Clone(e.Key)
+		if last >= 0 {
+			e.Key[last].Numbers = slices.Clone(e.Key[last].Numbers)
+		}
+		rows = append(rows, e)
+	}
+	return rows
+}
+
+// isRow tells whether two keys differ in their last number alone.
+func isRow(a, b []netfilter.Values) bool {
+	last := len(b) - 1
+	isNumber := func(v netfilter.Values) bool { return len(v.Numbers) > 0 && v.Addrs.IsEmpty() && len(v.Names) == 0 }
+	return len(a) == len(b) && isNumber(a[last]) && isNumber(b[last]) && slices.EqualFunc(a[:last], b[:last], func(x, y netfilter.Values) bool {
+		return slices.Equal(x.Numbers, y.Numbers) && slices.Equal(x.Names, y.Names) && x.Addrs.Equal(y.Addrs)
+	})
+}
+
+// anyOf is the packets whose fields are in one of some elements. It goes by halves: the two are of one size, and none is rebuilt
+// for each element.
+func (s *space) anyOf(r rule, fields []netfilter.Field, all []netfilter.Element, st state) (bdd.Set, bool) {
 	switch len(all) {
 	case 0:
 		return bdd.None, true
 	case 1:
 		return s.element(r, fields, all[0], st)
 	}
-	// By halves: the two are of one size, and none is rebuilt for each element.
-	a, known := s.elements(r, fields, all[:len(all)/2], st)
+	a, known := s.anyOf(r, fields, all[:len(all)/2], st)
 	if !known {
 		return bdd.None, false
 	}
-	b, known := s.elements(r, fields, all[len(all)/2:], st)
+	b, known := s.anyOf(r, fields, all[len(all)/2:], st)
 	return s.Or(a, b), known
 }
 

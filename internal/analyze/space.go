@@ -18,9 +18,15 @@ import (
 type space struct {
 	*fields
 	facts        hostFacts
-	cache        map[*netfilter.Rule]bdd.Set // of rules that ask for no state
+	cache        map[cacheKey]bdd.Set // of rules that ask for no state
 	translations map[translationKey]*translation
 	open         *openFields // nil where packets are those that begin a connection with a known host
+}
+
+// cacheKey is a rule, for packets that have a connection or for others.
+type cacheKey struct {
+	*netfilter.Rule
+	tracked bool
 }
 
 // fields are the fields of packets. Hosts that are compared share them.
@@ -58,7 +64,7 @@ func newFields(family netfilter.Family, ifaces []string) *fields {
 }
 
 func newSpace(f *fields, facts hostFacts) *space {
-	return &space{fields: f, facts: facts, cache: map[*netfilter.Rule]bdd.Set{}, translations: map[translationKey]*translation{}}
+	return &space{fields: f, facts: facts, cache: map[cacheKey]bdd.Set{}, translations: map[translationKey]*translation{}}
 }
 
 // field is a field's place; a field that no rule asked for so far gets one behind all others.

@@ -28,7 +28,7 @@ bench: ## measure quaywall beside what it is compared with, into dist/bench.md a
 	@mkdir -p dist
 	scripts/go test -tags bench -count=1 -timeout 90m ./internal/testkit/bench -args -report '$(CURDIR)/dist/bench'
 
-judge: ## 10,000 random policies: the evaluator, nftables and both variants of iptables must agree on every packet (root)
+judge: ## 10,000 random policies: the evaluator, the kernel by each backend, the simulator and the analyser must agree (root, two hours)
 	@scripts/packages iptables nft=nftables ipset ip=iproute2
 	scripts/go test ./internal/testkit/judge -run TestJudge -v -timeout 3h -policies 10000
 

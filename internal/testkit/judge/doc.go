@@ -1,5 +1,5 @@
-// Package judge finds out whether everybody reads a policy alike: the evaluator, and the kernel behind nftables,
-// iptables-nft and iptables-legacy. It makes random policies and random packets aimed at their edges, puts each policy
+// Package judge finds out whether everybody reads a policy alike: the evaluator, the kernel behind nftables, iptables-nft and
+// iptables-legacy, and those who read the rules that it has then. It makes random policies and random packets aimed at their edges, puts each policy
 // into force in a network namespace for each backend, sends the packets as frames, and compares what became of them.
 //
 //	report := judge.Run(t, judge.Options{Seed: 1, Policies: 300, Backends: []kernel.Backend{nft.New()}})
@@ -18,6 +18,9 @@
 // priority 300), and was rejected when an answer left that names it. It is known again by its IPv4 identification or its
 // IPv6 flow label, which no chain changes. The judge's table drops what it has seen, so nothing leaves the namespaces and
 // no packet changes the fate of the next.
+//
+// What is then in force is read as explain reads it, from what the tools print, and two more are asked: the simulator about every
+// packet, and the analyser whether its sets hold those that begin a connection from outside. Both must say what the evaluator does.
 //
 // For one policy of sixteen the packets that a backend counted for each line are compared too.
 //

@@ -269,27 +269,60 @@ var faults = []fault{
 	}},
 }
 
-// TestFaults plants each fault on the way to one backend, in turn, and asks whether a run of the usual length finds it.
+// faultsReadEach is how often those who read rules look for a fault as well: of one of so many.
+const faultsReadEach = 4
+
+// TestFaults plants each fault on the way to one backend, in turn, and asks whether a run of the usual length finds it. Of some,
+// those who read what is then in force must find it too.
 func TestFaults(t *testing.T) {
 	var benches []*bench
 	for _, b := range backends() {
 		benches = append(benches, newBench(t, b))
 	}
+	found := map[string]int{}
 	for i, f := range faults {
 		h := benches[i%len(benches)]
 		if f.nftOnly {
 			h = benches[0]
 		}
-		t.Run(f.name, func(t *testing.T) { find(t, h, f) })
+		t.Run(f.name, func(t *testing.T) {
+			h.fault = func(rs *ruleset.Ruleset) { f.plant(&rs.Tables[0]) }
+			defer func() { h.fault = nil }()
+			c, kernel := find(t, h, f)
+			if c == nil || i%faultsReadEach != 0 {
+				return
+			}
+			readers, err := h.readers(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range readers {
+				found[o.by] += btoi(len(o.wrong) > 0)
+				sameAs(t, c, kernel, o)
+			}
+		})
+	}
+	if found[bySimulator] == 0 || found[byAnalyser] == 0 {
+		t.Error("somebody who reads the rules found no fault")
+	}
+	t.Logf("faults found: %v", found)
+}
+
+// sameAs tells of packets that the kernel judges wrongly by a fault, and somebody who reads the rules doesn't.
+func sameAs(t *testing.T, c *Case, kernel map[uint16]fate, o opinion) {
+	t.Helper()
+	for _, p := range c.wrong(kernel) {
+		if f, asked := o.fates[p.id]; asked && f.passed != kernel[p.id].passed && !p.lost() {
+			t.Errorf("%s: %s: %s, and the kernel: %s", o, p, f, kernel[p.id])
+		}
 	}
 }
 
 // faultSeed is the first seed that faults are looked for with.
 const faultSeed = 1
 
-func find(t *testing.T, h *bench, f fault) {
-	h.fault = func(rs *ruleset.Ruleset) { f.plant(&rs.Tables[0]) }
-	defer func() { h.fault = nil }()
+// find gives the first case that shows a fault, with what the kernel did with it.
+func find(t *testing.T, h *bench, f fault) (*Case, map[uint16]fate) {
 	tried := 0
 	for seed := uint64(faultSeed); seed < faultSeed+usual; seed++ {
 		c, err := newCase(seed, packetsEach)
@@ -300,20 +333,18 @@ func find(t *testing.T, h *bench, f fault) {
 			continue
 		}
 		tried++
-		if err := h.commit(c.rules); err != nil {
-			t.Fatal(err)
-		}
-		fates, err := h.send(c.probes)
+		fates, err := h.try(c)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if wrong := c.wrong(fates); len(wrong) > 0 {
 			t.Logf("found by seed %d with %s, the policy number %d that could show it: %s\n%s by %q, %s; %s", seed, h.name, tried,
 				wrong[0], wrong[0].want.Verb, wrong[0].want.Origin, wrong[0].want.Why, fates[wrong[0].id])
-			return
+			return c, fates
 		}
 	}
 	t.Errorf("not found in %d policies with %s, of which %d could show it", usual, h.name, tried)
+	return nil, nil
 }
 
 // shows tells whether a fault can make a difference to a packet of the case, so that the kernel needn't be asked about

@@ -81,12 +81,17 @@ type Options struct {
 	Policies int
 	Packets  int // for each policy; 0 is packetsEach
 	Backends []kernel.Backend
+	ReadEach uint64 // those who read the rules in force are asked about one policy of so many; 0 is 1
 }
+
+// reads tells whether the rules in force of a case are read.
+func (o Options) reads(c *Case) bool { return c.Seed%max(1, o.ReadEach) == 0 }
 
 // Report is what a run did.
 type Report struct {
 	Policies, Packets int
 	Coverage          *Coverage
+	Asked             map[string]int // packets, by who judges them beside the evaluator, over all backends
 }
 
 // Run judges policies until all are done or one is read differently: that fails the test, with everything that is needed
@@ -95,7 +100,7 @@ func Run(t *testing.T, o Options) Report {
 	if o.Packets == 0 {
 		o.Packets = packetsEach
 	}
-	r := &run{t: t, o: o, report: Report{Coverage: newCoverage()}}
+	r := &run{t: t, o: o, report: Report{Coverage: newCoverage(), Asked: map[string]int{}}}
 	for _, b := range o.Backends {
 		r.benches = append(r.benches, newBench(t, b))
 	}
@@ -111,11 +116,11 @@ type run struct {
 	report  Report
 }
 
-// verdictOf is how one bench judged one case.
+// verdictOf is how those at one bench judged one case.
 type verdictOf struct {
 	c     *Case
 	bench *bench
-	fates map[uint16]fate
+	all   []opinion
 	err   error
 }
 
@@ -133,12 +138,12 @@ func (r *run) judge() {
 			for c := range queues[i] {
 				own := *c
 				own.probes = cloneProbes(c.probes) // floods change theirs
-				fates, err := h.try(&own)
+				all, err := h.opinions(&own, r.o.reads(c))
 				if err == nil && c.Seed%countedEach == 0 {
 					err = h.recount(&own)
 				}
 				select {
-				case results <- verdictOf{c, h, fates, err}:
+				case results <- verdictOf{c, h, all, err}:
 				case <-stop:
 					return
 				}
@@ -150,7 +155,10 @@ func (r *run) judge() {
 	go func() { working.Wait(); close(results) }()
 	var bad []verdictOf
 	for v := range results {
-		if v.err != nil || len(v.c.wrong(v.fates)) > 0 {
+		for _, o := range v.all {
+			r.report.Asked[o.by] += len(o.fates)
+		}
+		if _, wrong := someWrong(v.all); wrong || v.err != nil {
 			if len(bad) == 0 {
 				close(stop)
 			}
@@ -216,7 +224,8 @@ func (r *run) explain(v verdictOf) string {
 		return fmt.Sprintf("seed %d: %v\n%s", v.c.Seed, v.err, v.c.doc.text())
 	}
 	c := *v.c
-	p := c.wrong(v.fates)[0]
+	first, _ := someWrong(v.all)
+	p := first.wrong[0]
 	if p.flood == 0 {
 		c, p = cutDown(c, p, v.bench.isWrong)
 	}
@@ -227,11 +236,15 @@ func (r *run) explain(v verdictOf) string {
 		if p.flood > 0 {
 			own.probes = cloneProbes(c.probes)
 		}
-		got, err := h.try(&own)
+		all, err := h.opinions(&own, true)
 		if err != nil {
 			return fmt.Sprintf("seed %d: %v", c.Seed, err)
 		}
-		fates[h.name] = got[p.id]
+		for _, o := range all {
+			if f, asked := o.fates[p.id]; asked || o.by == byKernel {
+				fates[o.String()] = f
+			}
+		}
 	}
 	return r.describe(&c, p, fates)
 }
@@ -341,10 +354,11 @@ func cutDown(c Case, p *probe, isWrong func(*Case, *probe) bool) (Case, *probe) 
 	return c, p
 }
 
-// isWrong tells whether a bench judges a case otherwise than the evaluator.
+// isWrong tells whether somebody at a bench judges a case otherwise than the evaluator.
 func (h *bench) isWrong(c *Case, _ *probe) bool {
-	fates, err := h.try(c)
-	return err == nil && len(c.wrong(fates)) > 0
+	all, err := h.opinions(c, true)
+	_, wrong := someWrong(all)
+	return err == nil && wrong
 }
 
 // isWalkedWrong tells whether the compiled ruleset judges a probe otherwise than the evaluator.

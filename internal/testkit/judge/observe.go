@@ -133,11 +133,18 @@ type fate struct {
 	answer  answer
 	mute    bool // nobody would have answered, whatever the verdict
 
+	// doubtful tells that a reader of the rules isn't sure: it hangs on what isn't known, or on packets before.
+	doubtful bool
+
 	seen packet.Packet // as it was where it was seen to have passed
 }
 
 func (f fate) String() string {
 	switch {
+	case f.doubtful:
+		return "may pass, or not"
+	case f.passed && f.hook == 0:
+		return "passed"
 	case f.passed:
 		return fmt.Sprintf("passed (seen in %s)", [...]string{"prerouting", "input", "forward", "output", "postrouting"}[f.hook])
 	case f.answer != noAnswer:

@@ -168,8 +168,6 @@ func (h *simHost) sure(t *testing.T, probes []*probe) map[uint16]fate {
 	return nil
 }
 
-func query(p *probe) packet.Query { return packet.Query{Packet: p.pk, FromHost: p.pk.In == ""} }
-
 func (h *simHost) ask(t *testing.T, s *sim.Sim, p *probe) *sim.Trace {
 	tr, err := s.Explain(query(p), sim.Options{})
 	if err != nil {

@@ -17,11 +17,8 @@ type fake struct {
 	fed  string
 }
 
-func (f *fake) Dump(_ context.Context, family ruleset.Family) ([]byte, error) {
-	if family == ruleset.IPv6 {
-		return nil, nil
-	}
-	return []byte(f.ipv4), nil
+func (f *fake) Dump(context.Context) (map[ruleset.Family][]byte, error) {
+	return map[ruleset.Family][]byte{ruleset.IPv4: []byte(f.ipv4)}, nil
 }
 
 // Feed is iptables-restore --noflush.

@@ -43,7 +43,7 @@ type Repairer struct {
 
 // Tools are the programs of a variant of iptables.
 type Tools interface {
-	Dump(ctx context.Context, f ruleset.Family) ([]byte, error)
+	Dump(ctx context.Context) (map[ruleset.Family][]byte, error)
 	Feed(ctx context.Context, f ruleset.Family, payload []byte) error
 }
 
@@ -156,12 +156,12 @@ func (r *Repairer) read(ctx context.Context, f Facts) (*state, error) {
 		s.variant, _ = r.Detect(ctx)
 		s.past = was.ended()
 	}
+	texts, err := r.Tools(s.variant).Dump(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading Docker's rules: %w", err)
+	}
 	for _, family := range families {
-		text, err := r.Tools(s.variant).Dump(ctx, family)
-		if err != nil {
-			return nil, fmt.Errorf("reading Docker's %s rules: %w", family, err)
-		}
-		if s.now[family], err = parse(string(bytes.TrimLeft(text, "\x00"))); err != nil {
+		if s.now[family], err = parse(string(bytes.TrimLeft(texts[family], "\x00"))); err != nil {
 			return nil, err
 		}
 	}

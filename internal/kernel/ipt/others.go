@@ -8,9 +8,20 @@ import (
 	"quaywall/internal/ruleset"
 )
 
-// Dump lists all tables of a family that there are, everybody's rules, as the save program prints them.
-func (b *Backend) Dump(ctx context.Context, f ruleset.Family) ([]byte, error) {
-	return b.run(ctx, call{tool: program(f, "save")})
+// Dump lists all tables of each family that there are, everybody's rules, as the save programs print them.
+func (b *Backend) Dump(ctx context.Context) (map[ruleset.Family][]byte, error) {
+	var calls []call
+	for _, f := range families {
+		calls = append(calls, call{tool: program(f, "save")})
+	}
+	all := map[ruleset.Family][]byte{}
+	for i, result := range b.runAll(ctx, calls) {
+		if result.Err != nil {
+			return nil, fmt.Errorf("listing the %s rules: %w", families[i], result.Err)
+		}
+		all[families[i]] = result.Stdout
+	}
+	return all, nil
 }
 
 // Feed feeds a payload to the restore program of a family, which leaves alone what the payload doesn't name. Each table

@@ -99,44 +99,66 @@ func (b *Backend) tables(ctx context.Context) (*state, error) {
 			return nil, fmt.Errorf("finding the %s tables of %s: %w", f, b.Name(), err)
 		}
 		s.missing[f] = missing
-		for _, name := range tableNames {
-			if there[name] {
-				saves = append(saves, save{f, name})
-			}
+		if len(there) > 0 {
+			saves = append(saves, save{f, there})
 		}
 	}
 	return s, b.read(ctx, saves, s)
 }
 
-// save is a table to be read.
+// save is tables of a family, to be read.
 type save struct {
 	family ruleset.Family
-	table  string
+	tables []string
 }
 
-// read reads tables, all at once.
+// call is the program that prints the tables: all that there are in one, where several are wanted, since most of what it
+// takes is its start.
+func (s save) call() call {
+	args := []string{"--counters"}
+	if len(s.tables) == 1 {
+		args = append(args, "--table", s.tables[0])
+	}
+	return call{tool: program(s.family, "save"), args: args}
+}
+
+// read reads tables, both families at once. Where a program stumbles over one of a family, it may be one that nobody asked
+// for: then each is read by itself.
 func (b *Backend) read(ctx context.Context, saves []save, into *state) error {
 	calls := make([]call, len(saves))
 	for i, s := range saves {
-		calls[i] = call{tool: program(s.family, "save"), args: []string{"--counters", "--table", s.table}}
+		calls[i] = s.call()
 	}
+	var apart []save
 	for i, result := range b.runAll(ctx, calls) {
-		t, err := b.saved(result, saves[i].table)
-		if err != nil {
-			return fmt.Errorf("reading table %s %s: %w", saves[i].family, saves[i].table, err)
+		s := saves[i]
+		tables, err := b.saved(result, s.tables)
+		switch {
+		case err == nil:
+			maps.Copy(into.tables[s.family], tables)
+		case len(s.tables) == 1 || ctx.Err() != nil:
+			return fmt.Errorf("reading table %s %s: %w", s.family, s.tables[0], err)
+		default:
+			for _, name := range s.tables {
+				apart = append(apart, save{s.family, []string{name}})
+			}
 		}
-		into.tables[saves[i].family][saves[i].table] = t
 	}
-	return nil
+	if len(apart) == 0 {
+		return nil
+	}
+	return b.read(ctx, apart, into)
 }
 
 // existing are the tables of a family that are worth reading, and what isn't there.
-func (b *Backend) existing(f ruleset.Family) (there map[string]bool, missing map[string][]string, err error) {
+func (b *Backend) existing(f ruleset.Family) (tables []string, missing map[string][]string, err error) {
+	var there map[string]bool
 	if b.variant == NFT {
-		return nftTables(f)
+		there, missing, err = nftTables(f)
+	} else {
+		there, err = legacyTables(f)
 	}
-	there, err = legacyTables(f)
-	return there, nil, err
+	return slices.DeleteFunc(slices.Clone(tableNames), func(name string) bool { return !there[name] }), missing, err
 }
 
 // legacyTables asks /proc. The thread's own, for its network namespace may be another one than the process's.
@@ -196,72 +218,93 @@ func nftFamily(f ruleset.Family) nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// saved is a table as a save program printed it.
-func (b *Backend) saved(result sysexec.Result, name string) (*table, error) {
+// saved are tables as a save program printed them, maybe among others.
+func (b *Backend) saved(result sysexec.Result, names []string) (map[string]*table, error) {
 	if result.Err != nil {
 		return nil, result.Err
 	}
-	t, err := parseSave(result.Stdout, name)
+	all, err := parseSave(result.Stdout, names...)
 	if err != nil && bytes.Contains(result.Stdout, []byte("is incompatible, use 'nft' tool")) {
 		return nil, fmt.Errorf("%s can't read it, since somebody put rules into it by nft: delete those, or use --backend nft", b.Name())
 	}
-	return t, err
+	return all, err
 }
 
-// parseSave reads what a save program prints about one table. Nothing less than the whole of it, from the name of the
-// table to COMMIT, is an answer.
-func parseSave(text []byte, name string) (*table, error) {
-	t := &table{counters: map[string]kernel.PacketCount{}}
-	chains := map[string]*render.Chain{}
-	position := map[string]int{}
-	begun, ended := false, false
+// parseSave reads what a save program prints about some tables. Nothing less than the whole of them, each from its name to
+// COMMIT, is an answer.
+func parseSave(text []byte, names ...string) (map[string]*table, error) {
+	all := map[string]*table{}
+	var r *tableReader // of the table that is being read; nil for one that nobody asked for
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSuffix(line, "\n")
+		name, begins := strings.CutPrefix(line, "*")
 		switch {
 		case line == "" || line[0] == '#':
-		case line == "*"+name:
-			begun = true
+		case begins && slices.Contains(names, name):
+			r = &tableReader{name: name, chains: map[string]*render.Chain{}, position: map[string]int{},
+				table: table{counters: map[string]kernel.PacketCount{}}}
+		case begins:
+			r = nil
+		case r == nil:
 		case line == "COMMIT":
-			ended = begun
-		case line[0] == ':':
-			chain, _, _ := strings.Cut(line[1:], " ")
-			if strings.HasPrefix(chain, render.Prefix) {
-				chains[chain] = &render.Chain{Name: chain}
-			}
+			all[r.name], r = r.end(), nil
 		default:
-			if err := t.rule(line, chains, position); err != nil {
+			if err := r.line(line); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if !ended {
+	if len(all) < len(names) {
 		return nil, errors.New("the answer was cut short: what is there is not known")
 	}
-	for _, chain := range slices.Sorted(maps.Keys(chains)) {
-		t.present.Chains = append(t.present.Chains, *chains[chain])
+	return all, nil
+}
+
+// tableReader reads one table line by line.
+type tableReader struct {
+	table
+	name     string
+	chains   map[string]*render.Chain // quaywall's
+	position map[string]int           // how many rules of other chains came so far
+}
+
+func (r *tableReader) line(line string) error {
+	declared, declares := strings.CutPrefix(line, ":")
+	if !declares {
+		return r.rule(line)
 	}
-	return t, nil
+	if chain, _, _ := strings.Cut(declared, " "); strings.HasPrefix(chain, render.Prefix) {
+		r.chains[chain] = &render.Chain{Name: chain}
+	}
+	return nil
+}
+
+func (r *tableReader) end() *table {
+	for _, chain := range slices.Sorted(maps.Keys(r.chains)) {
+		r.present.Chains = append(r.present.Chains, *r.chains[chain])
+	}
+	return &r.table
 }
 
 // rule reads a line such as "[12:3456] -A CHAIN -p tcp -j DROP".
-func (t *table) rule(line string, chains map[string]*render.Chain, position map[string]int) error {
+func (r *tableReader) rule(line string) error {
 	counts, rest, ok := strings.Cut(line, "] -A ")
 	chain, spec, _ := strings.Cut(rest, " ")
 	packets, bytes, ok2 := strings.Cut(strings.TrimPrefix(counts, "["), ":")
 	if !ok || !ok2 || chain == "" {
 		return fmt.Errorf("the line %q is not understood", line)
 	}
-	if c := chains[chain]; c != nil {
+	if c := r.chains[chain]; c != nil {
 		c.Rules = append(c.Rules, render.Rule{Spec: spec})
 		if chain != render.RawChain {
-			return t.count(packets, bytes, spec)
+			return r.count(packets, bytes, spec)
 		}
 		return nil
 	}
-	position[chain]++
+	r.position[chain]++
 	if strings.Contains(spec, render.Prefix) && render.LeadsToOwn(spec) {
-		jump := render.PlacedJump{Jump: render.Jump{From: chain, Spec: spec}, Position: position[chain]}
-		t.present.Jumps = append(t.present.Jumps, jump)
+		jump := render.PlacedJump{Jump: render.Jump{From: chain, Spec: spec}, Position: r.position[chain]}
+		r.present.Jumps = append(r.present.Jumps, jump)
 	}
 	return nil
 }

@@ -142,9 +142,7 @@ func (c *change) prepare(ctx context.Context) error {
 func (c *change) load(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(c.loadPolicy)
-	group.Go(func() error {
-		return c.ns.run(func() (err error) { c.inv, err = c.host.Inventory(ctx); return err })
-	})
+	group.Go(func() error { return c.takeInventory(ctx) })
 	var backend kernel.Backend
 	group.Go(func() error {
 		return c.ns.run(func() (err error) { backend, c.why, err = c.host.choose(ctx, c.opts.Backend); return err })
@@ -154,10 +152,19 @@ func (c *change) load(ctx context.Context) error {
 		return err
 	}
 	c.chosen, c.others = readingOf(readings, backend)
-	if c.record != nil {
-		c.inv = c.inv.Remembering(c.record.Networks)
-	}
 	return nil
+}
+
+// takeInventory lists what is on this host. It must be all that its goroutine does.
+func (c *change) takeInventory(ctx context.Context) error {
+	return c.ns.run(func() error {
+		inv, err := c.host.Inventory(ctx)
+		if err == nil && c.record != nil {
+			inv = inv.Remembering(c.record.Networks)
+		}
+		c.inv = inv
+		return err
+	})
 }
 
 // networks are what is to be remembered for the time before Docker is there: what it says, or has said last. A bridge with a

@@ -47,6 +47,7 @@ type Agent struct {
 	held     string               // the hash of what the policy files hold and what is not to be put in force
 	inv      *inventory.Inventory // nil until everything was listed once
 	answer   docker.Answer        // the last one that the engine gave
+	last     Listing              // the last that was made
 	applied  *inventory.Inventory // that the policy in force was made for
 	dirty    bool                 // what is in force may not be what the policy says
 	listing  bool                 // somebody is listing
@@ -169,7 +170,7 @@ func (a *Agent) work(ctx context.Context) {
 	if due&Files != 0 {
 		a.readPolicy()
 	}
-	if due&(Links|Docker|Tables) != 0 || isOver(a.care.lookAt, now) {
+	if due&(Links|Docker) != 0 || due&Tables != 0 && !a.care.looksSoon(now) || isOver(a.care.lookAt, now) {
 		a.care.lookAt = time.Time{}
 		a.list(ctx)
 	}
@@ -230,6 +231,7 @@ func (a *Agent) hear(ctx context.Context, l listed) {
 		return
 	}
 	a.unsay("listing")
+	a.last = l.Listing
 	a.join(l.Listing)
 	if l.Docker.Docker.Reachable {
 		a.careForDocker(ctx, factsOf(l.Listing), l.Docker.Local)

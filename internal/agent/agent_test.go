@@ -532,7 +532,7 @@ func TestPending(t *testing.T) {
 	w.record.Pending, w.record.Left = true, time.Minute
 	looked := 0
 	mend := w.host.Mend
-	w.host.Mend = func(ctx context.Context) (*apply.Mended, error) { looked++; return mend(ctx) }
+	w.host.Mend = func(ctx context.Context, found func()) (*apply.Mended, error) { looked++; return mend(ctx, found) }
 	w.tell(Record, "")
 	w.pass(3 * time.Second)
 	looked = 0

@@ -135,6 +135,59 @@ func (c *care) patience(r repair.Report, now time.Time) time.Time {
 	return wait
 }
 
+// looksSoon tells whether Docker's rules are looked at within so little time that a change of rules need not be looked at by
+// itself.
+func (c *care) looksSoon(now time.Time) bool {
+	return !c.lookAt.IsZero() && c.lookAt.Before(now.Add(lasts))
+}
+
+// mayGlance tells whether Docker's rules can be judged by what was listed last: they were whole, and nothing but rules was
+// heard to change since.
+func (a *Agent) mayGlance() bool {
+	c, docker := &a.care, a.last.Docker
+	return c.baseline && c.suspect == "" && docker.Docker.Reachable && docker.Local && a.repairMode() != policy.RepairOff &&
+		!a.listing && !a.pending.waits(Links|Docker|Engine) && !a.host.Now().Before(c.engineAt.Add(settles))
+}
+
+// glance is a look at Docker's rules beside the mending of quaywall's, whose own changes of rules are heard later: what is
+// missing already can't have been missing since these.
+type glance struct {
+	agent  *Agent
+	may    bool
+	at     time.Time
+	report chan repair.Report // nil where it was not begun
+}
+
+// start begins to look.
+func (g *glance) start(ctx context.Context) {
+	if !g.may || g.report != nil {
+		return
+	}
+	a, report := g.agent, make(chan repair.Report, 1)
+	g.at, g.report = a.host.Now(), report
+	facts := factsOf(a.last)
+	go func() {
+		r, err := a.host.CheckDocker(ctx, facts, false)
+		if err != nil {
+			r = repair.Report{} // the look that comes later tells it
+		}
+		report <- r
+	}()
+}
+
+// end notes what was seen.
+func (g *glance) end() {
+	if g.report == nil {
+		return
+	}
+	r, c := <-g.report, &g.agent.care
+	if r.Unmanaged || len(r.Problems) == 0 {
+		return
+	}
+	c.by = g.agent.suspect(Tables, g.at)
+	c.lookAt = c.patience(r, g.at)
+}
+
 // mendDocker mends, or tells where that is all the policy wants or all that can be done.
 func (a *Agent) mendDocker(ctx context.Context, f repair.Facts, report repair.Report) {
 	now, c := a.host.Now(), &a.care

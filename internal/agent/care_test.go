@@ -45,6 +45,64 @@ func TestRulesMissSinceTheirChange(t *testing.T) {
 	w.expect("missing for long enough", "mend Docker's")
 }
 
+// TestMendingIsNobodyElse: somebody flushed everything. What the mending of quaywall's own rules changes is heard after it, and
+// Docker gets no more time for that; but what somebody else changes meanwhile counts, and rules are listed no more often than
+// they have to be.
+func TestMendingIsNobodyElse(t *testing.T) {
+	const noticed, mending = 5 * time.Millisecond, 100 * time.Millisecond
+	for meanwhile, wait := range map[string]time.Duration{"nothing": lasts, "another problem": noticed + mending + lasts} {
+		w := settled(t)
+		w.problems, w.flushed, w.lists = []string{"nat has no chain DOCKER"}, true, 0
+		for len(w.checks) > 0 {
+			<-w.checks
+		}
+		w.mending = func() {
+			select {
+			case <-w.checks:
+			case <-time.After(10 * time.Second):
+				t.Fatal("nobody looks at Docker's rules beside the mending")
+			}
+			w.now = w.now.Add(mending)
+			w.box.put(Own|Tables, "")
+			if meanwhile != "nothing" {
+				w.problems = append(w.problems, meanwhile)
+			}
+		}
+		w.tell(Own|Tables, "ufw (process 99)")
+		flushed := w.now
+		w.now = w.now.Add(noticed)
+		w.work(t.Context())
+		w.take()
+		w.pass(flushed.Add(wait - time.Millisecond).Sub(w.now))
+		w.expect(meanwhile+": not yet", "mend")
+		w.pass(20 * time.Millisecond)
+		w.expect(meanwhile+": for long enough", "mend Docker's")
+		if meanwhile == "nothing" && w.lists != 1 {
+			t.Errorf("listed %d times", w.lists)
+		}
+	}
+}
+
+// TestGlanceKnowsTheHost: what was listed before something of Docker's changed says nothing of its rules.
+func TestGlanceKnowsTheHost(t *testing.T) {
+	for what, change := range map[string]func(*world){
+		"an event of Docker's":  func(w *world) { w.tell(Docker, "") },
+		"another interface":     func(w *world) { w.tell(Links, "") },
+		"an engine far away":    func(w *world) { w.last.Docker.Local = false },
+		"no engine":             func(w *world) { w.last = gone(w.last) },
+		"a Docker that starts":  func(w *world) { w.care.heard(Engine, w.now) },
+		"nobody looks after it": func(w *world) { w.policy.Policy.Repair = policy.RepairOff },
+	} {
+		w := settled(t)
+		if !w.mayGlance() {
+			t.Fatal("a host at rest can't be judged")
+		}
+		if change(w); w.mayGlance() {
+			t.Errorf("%s: what was listed before still counts", what)
+		}
+	}
+}
+
 // TestDockerAtWork: a container starts, and its rules are not all there yet.
 func TestDockerAtWork(t *testing.T) {
 	w := settled(t)

@@ -359,7 +359,9 @@ func (a *Agent) mend(ctx context.Context) {
 	if a.noticed = (time.Time{}); noticed.IsZero() {
 		noticed = a.host.Now()
 	}
-	m, err := a.host.Mend(ctx)
+	g := glance{agent: a, may: a.mayGlance()}
+	m, err := a.host.Mend(ctx, func() { g.start(ctx) })
+	g.end()
 	now := a.host.Now()
 	if err != nil {
 		a.say("mend", slog.LevelError, "mending quaywall's rules failed", "error", err)

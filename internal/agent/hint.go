@@ -61,6 +61,16 @@ func (c *coalescer) dueAt(i int) (time.Time, bool) {
 	return earlier(c.last[i].Add(least), c.first[i].Add(most)), true
 }
 
+// waits tells whether hints of one of some kinds wait.
+func (c *coalescer) waits(h Hint) bool {
+	for i := range kinds {
+		if h&(1<<i) != 0 && !c.first[i].IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // take gives the kinds that have waited long enough, and forgets them.
 func (c *coalescer) take(now time.Time) Hint {
 	var due Hint

@@ -24,7 +24,8 @@ type Host struct {
 
 	// Apply puts the policy of a target in force, for this inventory, in place of the record over.
 	Apply func(ctx context.Context, t Target, over string, inv *inventory.Inventory) (*apply.Result, error)
-	Mend  func(ctx context.Context) (*apply.Mended, error)
+	// Mend puts quaywall's own rules back, and calls found before it does where they are not what they have to be.
+	Mend func(ctx context.Context, found func()) (*apply.Mended, error)
 
 	CheckDocker func(ctx context.Context, f repair.Facts, fresh bool) (repair.Report, error)
 	MendDocker  func(ctx context.Context, f repair.Facts, dropStale bool) (repair.Report, error)

@@ -53,8 +53,10 @@ func Local(p Places, log *slog.Logger) *Host {
 			links, answer, err := watch.List(ctx, p.DockerHost)
 			return Listing{Links: links, Docker: answer}, err
 		},
-		Apply:       p.apply,
-		Mend:        func(ctx context.Context) (*apply.Mended, error) { return p.Host.Mend(ctx, lockWait) },
+		Apply: p.apply,
+		Mend: func(ctx context.Context, found func()) (*apply.Mended, error) {
+			return p.Host.Mend(ctx, lockWait, found)
+		},
 		CheckDocker: p.Repair.Check,
 		MendDocker: func(ctx context.Context, f repair.Facts, dropStale bool) (report repair.Report, err error) {
 			err = p.Host.Locked(ctx, lockWait, func() error { report, err = p.Repair.Mend(context.WithoutCancel(ctx), f, dropStale); return err })

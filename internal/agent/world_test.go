@@ -44,7 +44,9 @@ type world struct {
 	refuses  error    // what apply says
 	entries  int      // of the set that the policy has
 	warnings diag.List
-	flushed  bool // somebody took quaywall's rules out
+	checks   chan struct{} // an item for each look at Docker's rules
+	flushed  bool          // somebody took quaywall's rules out
+	mending  func()        // what happens while they are put back; nil for nothing
 	did      []string
 	applied  []*inventory.Inventory
 	notified []string
@@ -56,7 +58,7 @@ type world struct {
 var began = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, now: began, file: "one", listing: listingOf("bridge")}
+	w := &world{t: t, checks: make(chan struct{}, 10_000), now: began, file: "one", listing: listingOf("bridge")}
 	h := &Host{
 		Now:     func() time.Time { return w.now },
 		InForce: func() (InForce, error) { return w.stored() },
@@ -66,9 +68,10 @@ func newWorld(t *testing.T) *world {
 		Apply: func(_ context.Context, to Target, over string, inv *inventory.Inventory) (*apply.Result, error) {
 			return w.apply(to, over, inv)
 		},
-		Mend: func(context.Context) (*apply.Mended, error) { return w.mended() },
+		Mend: func(_ context.Context, found func()) (*apply.Mended, error) { return w.mended(found) },
 		CheckDocker: func(context.Context, repair.Facts, bool) (repair.Report, error) {
-			return repair.Report{Problems: w.problems, Mendable: !w.stays, Missing: !w.stale, Structural: !w.stale && !w.single}, nil
+			defer func() { w.checks <- struct{}{} }()
+			return repair.Report{Problems: slices.Clone(w.problems), Mendable: !w.stays, Missing: !w.stale, Structural: !w.stale && !w.single}, nil
 		},
 		MendDocker: func(_ context.Context, _ repair.Facts, dropStale bool) (repair.Report, error) {
 			if dropStale != w.stale {
@@ -179,9 +182,13 @@ func (w *world) puts(hash string) {
 		Written: cmp.Or(w.written, hash), Entries: map[string]int{"banned": w.entries}}}
 }
 
-func (w *world) mended() (*apply.Mended, error) {
+func (w *world) mended(found func()) (*apply.Mended, error) {
 	if !w.flushed || w.record.Record == nil || w.damaged != nil || w.nothing {
 		return &apply.Mended{}, nil
+	}
+	found()
+	if w.mending != nil {
+		w.mending()
 	}
 	w.did = append(w.did, "mend")
 	w.flushed = false

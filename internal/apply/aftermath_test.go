@@ -112,6 +112,19 @@ func TestConnectionsEndWithWhatAllowedThem(t *testing.T) {
 	}
 }
 
+// A mend that finds no connection to end asks the kernel nothing but for its rules: Docker's may be waiting.
+func TestMendGlancesAtConnections(t *testing.T) {
+	w := newWorld(t)
+	w.Running = &connections{live: []recheck.Flow{dialled(80)}}
+	w.put(t, 80)
+	w.nft.held = nil
+	var ops []string
+	w.nft.after = func(op string) { ops = append(ops, op) }
+	if w.mend(t); !slices.Equal(ops, []string{"read", "commit", "read"}) {
+		t.Errorf("the backend did %q", ops)
+	}
+}
+
 // An apply takes an overdue change back first; what it puts in force itself decides which connections end.
 func TestConnectionsGoOnThatTheNextPolicyAllows(t *testing.T) {
 	inNamespace(t, func(w *world) {
@@ -205,7 +218,7 @@ func TestStreamsEndWithWhatAllowedThem(t *testing.T) {
 		})
 		doomed = dial("7001")
 		s.host.Do(t, func() {
-			if m, err := h.Mend(t.Context(), time.Minute); err != nil || !m.Changed {
+			if m, err := h.Mend(t.Context(), time.Minute, func() {}); err != nil || !m.Changed {
 				t.Errorf("%+v, %v", m, err)
 			}
 		})

@@ -85,6 +85,11 @@ func (f *fakeBackend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
 	return f.done("commit")
 }
 
+func (f *fakeBackend) Mend(ctx context.Context, amiss func(*kernel.Listing) bool, wanted func() (*ruleset.Ruleset, error)) error {
+	return kernel.ReadAndCommit(f.Name(), func() (*kernel.Listing, error) { return f.Read(ctx) }, amiss, wanted,
+		func(rs *ruleset.Ruleset) error { return f.Commit(ctx, rs) })
+}
+
 func (f *fakeBackend) Flows(context.Context) ([]ruleset.Flow, error) { return f.flows, f.fail["flows"] }
 
 func (f *fakeBackend) AddFlows(_ context.Context, sets []ruleset.Set) error {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quaywall/internal/kernel"
+	"quaywall/internal/ruleset"
 )
 
 // ErrOvertaken is the cause of the error of a change with Options.Follow that another quaywall was faster than.
@@ -22,13 +23,13 @@ type Mended struct {
 
 // Mend puts what is recorded in force again, as it is recorded, where the kernel holds something else. It neither reads
 // the policy nor asks Docker, so that it is done within milliseconds; then connections end that were made in the gap and
-// that the policy denies. A change that nobody confirmed in time is taken
-// back first. Where nothing is to be in force, or was since this boot, there is nothing to mend.
-func (h *Host) Mend(ctx context.Context, wait time.Duration) (*Mended, error) {
+// that the policy denies. A change that nobody confirmed in time is taken back first. Where nothing is to be in force, or
+// was since this boot, there is nothing to mend. found is called when something is amiss, before it is mended.
+func (h *Host) Mend(ctx context.Context, wait time.Duration, found func()) (*Mended, error) {
 	done := &Mended{}
 	err := h.locked(ctx, "mending the rules", wait, func(c *change) error {
 		c.honour(ctx)
-		err := c.mend(context.WithoutCancel(ctx), done)
+		err := c.mend(context.WithoutCancel(ctx), done, found)
 		done.Notices = c.notices
 		return err
 	})
@@ -38,7 +39,7 @@ func (h *Host) Mend(ctx context.Context, wait time.Duration) (*Mended, error) {
 	return done, nil
 }
 
-func (c *change) mend(ctx context.Context, done *Mended) error {
+func (c *change) mend(ctx context.Context, done *Mended, found func()) error {
 	if c.record == nil || c.record.Boot != c.host.Boot {
 		return nil
 	}
@@ -46,15 +47,12 @@ func (c *change) mend(ctx context.Context, done *Mended) error {
 	if err != nil {
 		return err
 	}
-	held, err := b.Read(ctx)
-	if err != nil {
-		return fmt.Errorf("reading what %s holds: %w", b.Name(), err)
-	}
-	d := Compare(held, &c.record.Listing)
-	if !d.None() {
-		done.Missing, done.Added, done.Changed = len(d.Added)+len(d.Sets), len(d.Missing), true
-		err = c.insist(ctx, b)
-	}
+	err = c.insist(ctx, b, func(d Difference) {
+		if !done.Changed {
+			done.Missing, done.Added, done.Changed = len(d.Added)+len(d.Sets), len(d.Missing), true
+			found()
+		}
+	})
 	if err == nil && (done.Changed || c.honoured) {
 		c.endDeniedSince(ctx)
 	}
@@ -66,11 +64,10 @@ const mendTries = 3
 
 // insist puts the recorded ruleset back, and once more where that fails or where it is gone when it is looked for: who
 // flushed rules may be at it still, and be faster.
-func (c *change) insist(ctx context.Context, b kernel.Backend) error {
+func (c *change) insist(ctx context.Context, b kernel.Backend, amiss func(Difference)) error {
 	var err error
 	for range mendTries {
-		err = c.step("mend", func() error { return c.putRecordBack(ctx, b) })
-		if err == nil || errors.Is(err, kernel.ErrLocked) {
+		if err = c.putRecordBack(ctx, b, amiss); err == nil || errors.Is(err, kernel.ErrLocked) {
 			return err
 		}
 	}
@@ -81,13 +78,18 @@ func (c *change) insist(ctx context.Context, b kernel.Backend) error {
 		Left: "they were put back, and the kernel held something else a moment later"}
 }
 
-// putRecordBack commits the recorded ruleset and looks whether it is there.
-func (c *change) putRecordBack(ctx context.Context, b kernel.Backend) error {
-	rules, err := c.recordedRules(c.record)
-	if err == nil {
-		err = b.Commit(ctx, rules)
-	}
-	if err != nil {
+// putRecordBack commits the recorded ruleset where the kernel holds something else, tells amiss before, and looks whether it
+// is there then.
+func (c *change) putRecordBack(ctx context.Context, b kernel.Backend, amiss func(Difference)) error {
+	whole := true
+	err := b.Mend(ctx, func(held *kernel.Listing) bool {
+		d := Compare(held, &c.record.Listing)
+		if whole = d.None(); !whole {
+			amiss(d)
+		}
+		return !whole
+	}, func() (*ruleset.Ruleset, error) { return c.recordedRules(c.record) })
+	if err != nil || whole {
 		return err
 	}
 	held, err := b.Read(ctx)

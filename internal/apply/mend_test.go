@@ -16,7 +16,7 @@ import (
 
 func (w *world) mend(t *testing.T) *apply.Mended {
 	t.Helper()
-	m, err := w.Mend(t.Context(), 0)
+	m, err := w.Mend(t.Context(), 0, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestMendWhileSomebodyFlushes(t *testing.T) {
 				w.nft.held = nil
 			}
 		}
-		m, err := w.Mend(t.Context(), 0)
+		m, err := w.Mend(t.Context(), 0, func() {})
 		if times < 100 {
 			if err != nil || !m.Changed || !slices.Equal(w.rules(), want) {
 				t.Errorf("flushed %d times in between: %+v, %v", times, m, err)
@@ -125,7 +125,7 @@ func TestMendFails(t *testing.T) {
 	w.nft.held = nil
 	w.nft.fail["commit"] = errors.New("no space in the kernel")
 	var failed *apply.FailedError
-	if _, err := w.Mend(t.Context(), 0); !errors.As(err, &failed) || !strings.Contains(err.Error(), "no space in the kernel") ||
+	if _, err := w.Mend(t.Context(), 0, func() {}); !errors.As(err, &failed) || !strings.Contains(err.Error(), "no space in the kernel") ||
 		failed.Left != "nothing was changed" {
 		t.Errorf("got %v", err)
 	}

@@ -89,7 +89,7 @@ func (c *change) putRecorded(ctx context.Context) error {
 			return err
 		}
 		c.adopt()
-		if err := c.step("commit", func() error { return c.putRecordBack(ctx, b) }); err != nil {
+		if err := c.step("commit", func() error { return c.putRecordBack(ctx, b, func(Difference) {}) }); err != nil {
 			return c.host.withPayload(err)
 		}
 	}

@@ -35,6 +35,10 @@ type Backend interface {
 	// rules, or taking away what nobody uses any more.
 	Commit(ctx context.Context, rs *ruleset.Ruleset) error
 
+	// Mend reads, and commits what wanted gives where amiss says that what was read is not what it has to be: a commit that
+	// needn't find out again what it replaces.
+	Mend(ctx context.Context, amiss func(*Listing) bool, wanted func() (*ruleset.Ruleset, error)) error
+
 	// Flows lists what the sets of flows hold that are in force.
 	Flows(ctx context.Context) ([]ruleset.Flow, error)
 
@@ -43,6 +47,23 @@ type Backend interface {
 
 	// Remove takes everything of quaywall's out of the kernel, and nothing else. Nothing to remove is no error.
 	Remove(ctx context.Context) error
+}
+
+// ReadAndCommit is what Backend.Mend does, of a backend of this name.
+func ReadAndCommit(name string, read func() (*Listing, error), amiss func(*Listing) bool, wanted func() (*ruleset.Ruleset, error),
+	commit func(*ruleset.Ruleset) error) error {
+	held, err := read()
+	if err != nil {
+		return fmt.Errorf("reading what %s holds: %w", name, err)
+	}
+	if !amiss(held) {
+		return nil
+	}
+	rs, err := wanted()
+	if err != nil {
+		return err
+	}
+	return commit(rs)
 }
 
 // ErrLocked is the cause of an error about another program that held a lock for too long. Nothing was changed.

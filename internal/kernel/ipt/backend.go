@@ -71,21 +71,40 @@ const tries = 3
 
 // Commit puts a ruleset in force.
 func (b *Backend) Commit(ctx context.Context, rs *ruleset.Ruleset) error {
+	return b.commitOver(ctx, rs, nil)
+}
+
+// Mend reads, and commits where that is amiss.
+func (b *Backend) Mend(ctx context.Context, amiss func(*kernel.Listing) bool, wanted func() (*ruleset.Ruleset, error)) error {
+	var now *state
+	read := func() (*kernel.Listing, error) {
+		var err error
+		if now, err = b.tables(ctx); err != nil {
+			return nil, err
+		}
+		return now.listing()
+	}
+	return kernel.ReadAndCommit(b.Name(), read, amiss, wanted, func(rs *ruleset.Ruleset) error { return b.commitOver(ctx, rs, now) })
+}
+
+func (b *Backend) commitOver(ctx context.Context, rs *ruleset.Ruleset, now *state) error {
 	rules, err := render.Render(rs)
 	if err != nil {
 		return err
 	}
-	return b.commit(ctx, rules)
+	return b.commit(ctx, rules, now)
 }
 
-func (b *Backend) commit(ctx context.Context, rules *render.Rules) error {
+// commit puts rules in force in the place of what was read a moment ago; nil for not. Should somebody have changed that in
+// between, the programs refuse, and it is read anew.
+func (b *Backend) commit(ctx context.Context, rules *render.Rules, now *state) error {
 	before, err := b.fill(ctx, rules.Sets)
 	if err != nil {
 		return err
 	}
-	err = b.switchOver(ctx, rules)
+	err = b.switchOver(ctx, rules, now)
 	for i := 1; err != nil && i < tries && ctx.Err() == nil && jumpMoved(err); i++ {
-		err = b.switchOver(ctx, rules)
+		err = b.switchOver(ctx, rules, nil)
 	}
 	err = errors.Join(err, b.tidy())
 	if err != nil {
@@ -103,11 +122,13 @@ func names(sets []render.Set) []string {
 	return all
 }
 
-// switchOver replaces the chains and jumps of both families.
-func (b *Backend) switchOver(ctx context.Context, rules *render.Rules) error {
-	now, err := b.tables(ctx)
-	if err != nil {
-		return err
+// switchOver replaces the chains and jumps of both families. now is what is there, nil where that was not read yet.
+func (b *Backend) switchOver(ctx context.Context, rules *render.Rules, now *state) error {
+	if now == nil {
+		var err error
+		if now, err = b.tables(ctx); err != nil {
+			return err
+		}
 	}
 	if err := b.restore(ctx, now, map[ruleset.Family]*render.Family{ruleset.IPv4: &rules.IPv4, ruleset.IPv6: &rules.IPv6}); err != nil {
 		return b.putBack(ctx, now, err)

@@ -12,6 +12,7 @@ import (
 	"quaywall/internal/kernel"
 	render "quaywall/internal/render/ipt"
 	"quaywall/internal/ruleset"
+	"quaywall/internal/sysexec"
 	"quaywall/internal/testkit/netns"
 )
 
@@ -170,5 +171,64 @@ func TestProbe(t *testing.T) {
 			t.Error(err)
 		}
 		t.Log(time.Since(start))
+	})
+}
+
+// A mend puts back what is missing, and touches nothing where nothing is. What somebody does between its reading and its
+// writing the next one mends at the latest.
+func TestMend(t *testing.T) {
+	each(t, func(t *testing.T, b *Backend) {
+		rs := sample()
+		commit(t, b, rs)
+		want := read(t, b)
+		want.Counters = nil
+		mend := func(meanwhile func()) (mended bool) {
+			t.Helper()
+			amiss := func(l *kernel.Listing) bool {
+				l.Counters = nil
+				if mended = !cmp.Equal(l, want); mended {
+					meanwhile()
+				}
+				return mended
+			}
+			if err := b.Mend(context.Background(), amiss, func() (*ruleset.Ruleset, error) { return rs, nil }); err != nil {
+				t.Error(err)
+			}
+			return mended
+		}
+		change := func(args ...string) func() {
+			return func() {
+				if _, err := sysexec.Run(context.Background(), sysexec.Command{Path: "iptables-" + string(b.variant), Args: args}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		flush, cut := change("-t", "mangle", "-F"), change("-t", "mangle", "-D", "PREROUTING", "1")
+		others := change("-t", "mangle", "-I", "PREROUTING", "-m", "mark", "--mark", "7")
+		nothing, all := func() {}, func() { remove(t, b) }
+		for name, c := range map[string]struct {
+			damage, meanwhile func()
+			unseen            bool // the programs can't tell that somebody did something meanwhile
+		}{
+			"flushed":                      {flush, nothing, false},
+			"a jump taken":                 {cut, nothing, false},
+			"all taken":                    {all, nothing, false},
+			"another rule first, then all": {others, all, false},
+			"a jump taken, then flush":     {cut, flush, true},
+			"flush, then all taken":        {flush, all, true},
+			"all taken, then another rule": {all, others, true},
+		} {
+			c.damage()
+			if !mend(c.meanwhile) {
+				t.Errorf("%s: nothing was amiss", name)
+			}
+			if c.unseen {
+				mend(nothing)
+			}
+			if mend(nothing) {
+				t.Errorf("%s: it is not mended", name)
+			}
+		}
+		inForce(t, b, want)
 	})
 }

@@ -110,7 +110,7 @@ func (b *Backend) Preflight(ctx context.Context, rs *ruleset.Ruleset) (*kernel.L
 	for _, s := range whole.Sets {
 		cut.Sets = append(cut.Sets, s.Cut(preflightEntries))
 	}
-	if err := b.commit(ctx, &cut); err != nil {
+	if err := b.commit(ctx, &cut, nil); err != nil {
 		return nil, fmt.Errorf("trying the rules in a scratch namespace: %w", err)
 	}
 	l, err := b.readAll(ctx, &cut)

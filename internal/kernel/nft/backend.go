@@ -96,6 +96,12 @@ func summary(s render.Summary) kernel.SetSummary {
 	return kernel.SetSummary{Elements: s.Elements, Digest: s.Text()}
 }
 
+// Mend reads, and commits where that is amiss.
+func (b *Backend) Mend(ctx context.Context, amiss func(*kernel.Listing) bool, wanted func() (*ruleset.Ruleset, error)) error {
+	return kernel.ReadAndCommit(b.Name(), func() (*kernel.Listing, error) { return b.Read(ctx) }, amiss, wanted,
+		func(rs *ruleset.Ruleset) error { return b.Commit(ctx, rs) })
+}
+
 // Commit replaces what is in force with this ruleset: one transaction adds the sets, the next one switches the rules, the
 // last one deletes what no packet meets any more. Hand-written rules follow in a transaction of their own, after they have
 // been checked.

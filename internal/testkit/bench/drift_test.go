@@ -115,7 +115,7 @@ func newDrift(t *testing.T, v driftVariant) *drift {
 		_, err := os.Stat(filepath.Join(d.host.Dir, "state", "docker-rules.json"))
 		return err == nil
 	})
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second) // the agent gives a Docker that it has just found time to write rules itself
 	d.own, d.dockers = d.ownRules(), d.dockersRules()
 	if d.own == "" || len(d.dockers) < 30 {
 		t.Fatalf("quaywall's rules:\n%s\nDocker's:\n%s", d.own, strings.Join(d.dockers, "\n"))

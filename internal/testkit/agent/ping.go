@@ -78,13 +78,13 @@ func awaitEcho(conn net.PacketConn, to netip.Addr, echo *icmp.Echo) (DialResult,
 	}
 }
 
-// aboutPing tells whether the packet that an ICMP error quotes was for that address.
+// aboutPing tells whether the packet that an ICMP error quotes was of ICMP, and for that address.
 func aboutPing(quoted []byte, to netip.Addr) bool {
-	at, size := 16, 4
+	at, size, protoAt, proto := 16, 4, 9, byte(unix.IPPROTO_ICMP)
 	if to.Is6() {
-		at, size = 24, 16
+		at, size, protoAt, proto = 24, 16, 6, unix.IPPROTO_ICMPV6
 	}
-	if len(quoted) < at+size {
+	if len(quoted) < at+size || quoted[protoAt] != proto {
 		return false
 	}
 	dst, _ := netip.AddrFromSlice(quoted[at : at+size])

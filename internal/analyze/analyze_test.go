@@ -192,3 +192,22 @@ func BenchmarkAudit(b *testing.B) {
 		}
 	}
 }
+
+// TestLoopback: a port that is published on the loopback address is open to who sends such packets by a wire, since they are
+// translated before the kernel would throw them away. What isn't translated is closed.
+func TestLoopback(t *testing.T) {
+	h := host(t, before("POSTROUTING", "-j ACCEPT"))
+	for port, want := range map[uint16]bool{10_000: true, 22: false} {
+		for _, localnet := range []string{"0", "1"} {
+			h.Sysctls["net.ipv4.conf.all.route_localnet"] = localnet
+			reached := false
+			a := New(&h.Host, netfilter.IPv4)
+			for _, w := range a.Dial(Target{6, netip.MustParseAddr("127.0.0.1"), port}) {
+				reached = reached || !a.May(w)["eth0"].IsEmpty() && w.Path == ByDNAT
+			}
+			if reached != want {
+				t.Errorf("port %d with route_localnet %s: %v", port, localnet, reached)
+			}
+		}
+	}
+}

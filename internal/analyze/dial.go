@@ -29,6 +29,7 @@ const (
 	ByProxy  Path = "proxy"  // a docker-proxy of this host, which dials the container itself
 	Direct   Path = "direct" // forwarded to the address that was dialled
 	NoSocket Path = "none"   // nothing listens there
+	Aside    Path = "aside"  // a container's own interface on a link of this host: none of the rules sees it
 )
 
 // Way is a way of packets to a target.
@@ -44,6 +45,9 @@ type Way struct {
 
 // Dial finds out who gets to a target, by each way that there is, from anywhere outside of this host.
 func (a *Analyzer) Dial(t Target) []Way {
+	if w, ok := a.aside(t); ok {
+		return []Way{w}
+	}
 	p := place{proto: t.Proto, dst: t.Addr, port: t.Port, origDst: t.Addr, origPort: t.Port}
 	in := a.pass(flows{state{}: a.entry(t.Addr)}, beforeNAT, p)
 	in = a.translate(in, p)
@@ -53,6 +57,20 @@ func (a *Analyzer) Dial(t Target) []Way {
 	}
 	slices.SortFunc(ways, func(x, y Way) int { return cmp.Or(cmp.Compare(x.Path, y.Path), x.To.Compare(y.To)) })
 	return ways
+}
+
+// aside is the way to a container that has an interface of its own on a link of this host.
+func (a *Analyzer) aside(t Target) (Way, bool) {
+	for _, u := range a.host.Inventory.Unseen {
+		for _, c := range a.host.Containers {
+			on := func(e snapshot.Endpoint) bool { return e.Network == u.Name && slices.Contains(e.Addrs, t.Addr) }
+			if slices.ContainsFunc(c.Networks, on) {
+				byLink := a.And(a.entry(t.Addr), a.names(netfilter.InIface, []string{u.Parent}))
+				return Way{Path: Aside, To: netip.AddrPortFrom(t.Addr, t.Port), set: byLink}, true
+			}
+		}
+	}
+	return Way{}, false
 }
 
 // split divides packets by their translation.
@@ -83,7 +101,7 @@ func (a *Analyzer) arrive(nat *translation, in flows, p place) []Way {
 	}
 	p.dnat = p.dst != p.origDst || p.port != p.origPort // else nothing is rewritten, and the kernel doesn't say so
 	w.To = netip.AddrPortFrom(p.dst, p.port)
-	in = a.pass(in, afterNAT, p)
+	in = a.pass(a.notMartian(in, p), afterNAT, p)
 	if a.local.Contains(p.dst) {
 		return a.deliver(w, in, p)
 	}
@@ -116,7 +134,7 @@ func (a *Analyzer) deliver(w Way, in flows, p place) []Way {
 	w.set = a.joined(a.pass(in, input, p))
 	w.Path, w.Socket = NoSocket, a.socket(p)
 	switch {
-	case w.Socket == nil:
+	case w.Socket == nil || w.Socket.Idle:
 	case w.Socket.Process == "docker-proxy":
 		w.Path = ByProxy
 		if to := w.Socket.To; to.IsValid() {
@@ -180,21 +198,39 @@ func (a *Analyzer) joined(in flows) bdd.Set {
 // entry is what may come in from outside to an address: by each interface that leads out of this host, from any address
 // but the host's own. What only a machine on the same link can send is in it.
 func (a *Analyzer) entry(dst netip.Addr) bdd.Set {
-	if set, known := a.entries[dst.IsLoopback()]; known {
-		return set
+	if dst == netip.IPv6Loopback() {
+		return bdd.None
+	}
+	if a.entries != nil {
+		return *a.entries
 	}
 	set := bdd.None
 	for _, i := range a.host.Inventory.Interfaces {
 		if !a.isEntry(i) {
 			continue
 		}
-		if dst.IsLoopback() && !a.routesLoopback(i.Name) {
-			continue
-		}
 		set = a.Or(set, a.And(a.names(netfilter.InIface, []string{i.Name}), a.addrs(netfilter.Src, a.comeBy(i.Name))))
 	}
-	a.entries[dst.IsLoopback()] = set
+	a.entries = &set
 	return set
+}
+
+// notMartian leaves out what the kernel takes from no wire: packets to a loopback address that no rule has translated.
+func (a *Analyzer) notMartian(in flows, p place) flows {
+	if !p.dst.IsLoopback() {
+		return in
+	}
+	allowed := bdd.None
+	for _, i := range a.host.Inventory.Interfaces {
+		if a.isEntry(i) && a.routesLoopback(i.Name) {
+			allowed = a.Or(allowed, a.names(netfilter.InIface, []string{i.Name}))
+		}
+	}
+	out := flows{}
+	for st, set := range in {
+		a.add(out, st, a.And(set, allowed))
+	}
+	return out
 }
 
 // loopbacks are the addresses that a host talks to itself by.

@@ -19,7 +19,7 @@ type Analyzer struct {
 	hooks   map[stageKey]flows
 	nat     map[stageKey]*natIndex
 	sockets map[uint16][]*snapshot.Socket // by port
-	entries map[bool]bdd.Set              // of loopback addresses, and of others
+	entries *bdd.Set                      // what may come in at all; nil where it wasn't asked for yet
 	seen    map[bdd.Set]Sources
 	all     *bdd.Set // of packets that get anywhere; nil until it is asked for
 }
@@ -31,7 +31,7 @@ func New(h *snapshot.Host, family netfilter.Family) *Analyzer {
 
 func newAnalyzer(h *snapshot.Host, f *fields) *Analyzer {
 	a := &Analyzer{space: newSpace(f, factsOf(h, f.family)), host: h, routing: routingOf(h.Routes, f.family), hooks: map[stageKey]flows{},
-		nat: map[stageKey]*natIndex{}, sockets: map[uint16][]*snapshot.Socket{}, entries: map[bool]bdd.Set{}, seen: map[bdd.Set]Sources{}}
+		nat: map[stageKey]*natIndex{}, sockets: map[uint16][]*snapshot.Socket{}, seen: map[bdd.Set]Sources{}}
 	for i := range h.Sockets {
 		s := &h.Sockets[i]
 		a.sockets[s.Port] = append(a.sockets[s.Port], s)

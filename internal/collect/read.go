@@ -64,8 +64,8 @@ func (r *reader) read() (*snapshot.Host, error) {
 		return nil, err
 	}
 	inspection, names := r.inspection()
-	r.world(inspection, names)
 	r.routing()
+	r.world(inspection, names)
 	r.sockets()
 	r.host.Sysctls, _ = take(r, fileSysctls, snapshot.PartSysctls,
 		"whether the host forwards, and whether bridged packets pass its rules, is not known: the kernel's defaults are taken", hostfiles.Sysctls)
@@ -278,8 +278,14 @@ func (r *reader) world(in docker.Inspection, names docker.Files) {
 	}
 	interfaces, more, problems := hostfiles.Interfaces(addrs, fileAddrs, links, fileLinks)
 	r.told(snapshot.PartAddrs, fileAddrs, noAddrs, problems)
+	if !hasAddrs {
+		interfaces = guessAddrs(interfaces, r.host.Routes)
+	}
 	answer, containers, problems := in.Read(names)
 	r.told(snapshot.PartContainers, fileContainers, "there may be more networks and containers than are known", problems)
+	if len(in.Networks) == 0 {
+		answer.Networks = guessNetworks(interfaces, containers)
+	}
 	if !hasLinks {
 		guessBridges(interfaces, answer.Networks)
 	}
@@ -291,7 +297,7 @@ func (r *reader) world(in docker.Inspection, names docker.Files) {
 func guessBridges(interfaces []inventory.Interface, networks []inventory.Network) {
 	for i := range interfaces {
 		if slices.ContainsFunc(networks, func(n inventory.Network) bool { return n.Bridge == interfaces[i].Name }) {
-			interfaces[i].Kind = "bridge"
+			interfaces[i].Kind = bridge
 		}
 	}
 }
@@ -315,13 +321,24 @@ func (r *reader) routing() {
 func (r *reader) sockets() {
 	r.host.Sockets, _ = take(r, fileSockets, snapshot.PartSockets, "what listens on the host is not known", hostfiles.Sockets)
 	for i := range r.host.Sockets {
-		if s := &r.host.Sockets[i]; s.Process == dockerProxy {
+		switch s := &r.host.Sockets[i]; s.Process {
+		case dockerProxy:
 			proxied(s, r.host)
+		case dockerd:
+			s.Idle = publishes(s, r.host)
 		}
 	}
 }
 
-const dockerProxy = "docker-proxy"
+const (
+	dockerProxy = "docker-proxy"
+	dockerd     = "dockerd"
+)
+
+// publishes tells whether a socket is at a published port.
+func publishes(s *snapshot.Socket, h *snapshot.Host) bool {
+	return slices.ContainsFunc(h.Inventory.Published, func(p inventory.Published) bool { return p.Proto == s.Proto && p.Port == s.Port })
+}
 
 // proxied finds where a docker-proxy forwards to: to the container that publishes its port.
 func proxied(s *snapshot.Socket, h *snapshot.Host) {
@@ -332,7 +349,7 @@ func proxied(s *snapshot.Socket, h *snapshot.Host) {
 		s.Container = p.Container
 		i := slices.IndexFunc(h.Containers, func(c snapshot.Container) bool { return c.Name == p.Container })
 		if i >= 0 {
-			if a := proxyTarget(h.Containers[i], &h.Inventory, s.Addr.Is6()); a.IsValid() {
+			if a := proxyTarget(h.Containers[i], &h.Inventory, h.Has(snapshot.PartNetworks), s.Addr.Is6()); a.IsValid() {
 				s.To = netip.AddrPortFrom(a, p.Target)
 			}
 		}
@@ -341,9 +358,17 @@ func proxied(s *snapshot.Socket, h *snapshot.Host) {
 }
 
 // proxyTarget is the address that a proxy of an IPv4 or an IPv6 address forwards to: one of the network that leads out, which
-// is the first that isn't internal; for IPv6 the container's IPv6 address if it has one.
-func proxyTarget(c snapshot.Container, inv *inventory.Inventory, v6 bool) netip.Addr {
+// is the first that isn't internal; for IPv6 the container's IPv6 address if it has one. known tells whether Docker's list of the
+// networks is there: else it can't be told of several.
+func proxyTarget(c snapshot.Container, inv *inventory.Inventory, known, v6 bool) netip.Addr {
 	ordered := slices.Clone(c.Networks)
+	leadsOut := func(e snapshot.Endpoint) bool { return e.Gateways == nil || len(e.Gateways) > 0 }
+	if slices.ContainsFunc(ordered, leadsOut) {
+		ordered = slices.DeleteFunc(ordered, func(e snapshot.Endpoint) bool { return !leadsOut(e) })
+	}
+	if len(ordered) > 1 && !known { // which of them is internal decides
+		return netip.Addr{}
+	}
 	slices.SortStableFunc(ordered, func(a, b snapshot.Endpoint) int {
 		return cmp.Compare(rank(a.Network, inv), rank(b.Network, inv))
 	})

@@ -3,6 +3,7 @@ package collect_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -90,7 +91,8 @@ func TestIPTables(t *testing.T) {
 		{Addr: netip.MustParseAddr("::"), Proto: 6, Port: 8080, Container: "c1", Networks: []string{"bridge"}, Target: 80},
 	}, h.Inventory.Published)
 	same(t, "containers", []snapshot.Container{{Name: "c1", ID: h.Containers[0].ID, Mode: "default", Exposed: []snapshot.Port{{Proto: 6, Port: 80}},
-		Networks: []snapshot.Endpoint{{Network: "bridge", Addrs: []netip.Addr{netip.MustParseAddr("172.17.0.2")}, MAC: "02:42:ac:11:00:02"}}}}, h.Containers)
+		Networks: []snapshot.Endpoint{{Network: "bridge", Addrs: []netip.Addr{netip.MustParseAddr("172.17.0.2")}, MAC: "02:42:ac:11:00:02",
+			Gateways: []netip.Addr{netip.MustParseAddr("172.17.0.1")}}}}}, h.Containers)
 	to := netip.MustParseAddrPort("172.17.0.2:80")
 	same(t, "sockets", []snapshot.Socket{
 		{Proto: 17, Addr: netip.IPv6Unspecified(), Both: true, Port: 123, Process: "dvprobe", PID: 22670},
@@ -104,7 +106,7 @@ func TestIPTables(t *testing.T) {
 	}
 	same(t, "default route", snapshot.Route{Table: "main", Type: 1, Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("203.0.113.2"), Dev: "eth0"}, h.Routes[0])
 	same(t, "sysctl", "1", h.Sysctls["net.ipv4.ip_forward"])
-	same(t, "missing", []string{"interfaces", "routing rules"}, missing(h))
+	same(t, "missing", []string{"routing rules", "interfaces"}, missing(h))
 }
 
 func missing(h *snapshot.Host) []string {
@@ -127,7 +129,7 @@ func TestNFT(t *testing.T) {
 		"0 2 docker-bridges: filter-FORWARD 2 nat-OUTPUT 1 nat-POSTROUTING 2 nat-PREROUTING 1 nat-prerouting-and-output 0 raw-PREROUTING 0",
 	}, summary(h.Rules))
 	same(t, "Docker", inventory.Docker{Reachable: true, Version: "29.7.2"}, h.Inventory.Docker)
-	same(t, "missing", []string{"interfaces", "routing rules"}, missing(h))
+	same(t, "missing", []string{"routing rules", "interfaces"}, missing(h))
 	if s := h.Sockets[2]; s.Container != "c1" || s.To.String() != "172.17.0.2:80" {
 		t.Errorf("%+v", s)
 	}
@@ -171,8 +173,8 @@ func TestMissing(t *testing.T) {
 		{what: "rules alone", of: old, names: []string{"iptables-save.txt"}, want: []string{
 			"nf_tables nft-ruleset.json: it is not there", "IPv6 rules ip6tables-save.txt: it is not there",
 			"Docker networks network-inspect.json: it is not there", "containers container-inspect.json: it is not there",
-			"addresses ip-addr.json: it is not there", "interfaces ip-link.json: it is not there", "routes ip-route.txt: it is not there",
-			"routing rules ip-rule.txt: it is not there", "sockets ss-listen.txt: it is not there", "sysctls sysctl.txt: it is not there"},
+			"routes ip-route.txt: it is not there", "routing rules ip-rule.txt: it is not there", "addresses ip-addr.json: it is not there",
+			"interfaces ip-link.json: it is not there", "sockets ss-listen.txt: it is not there", "sysctls sysctl.txt: it is not there"},
 			rules: []string{"1 1 filter", "1 1 nat"}},
 		{what: "nft's list alone, of iptables' tables", of: old, names: []string{"nft-ruleset.json", "ip-addr.json", "ip-route.txt", "sysctl.txt", "ss-listen.txt",
 			"network-inspect.json", "container-inspect.json"}, more: map[string]string{"ip-rule.txt": "", "ip-link.json": ""},
@@ -252,5 +254,56 @@ tcp LISTEN 0 4096 [::]:9090 [::]:* users:(("docker-proxy",pid=3,fd=4))`,
 	}
 	if len(h.Containers) != 1 {
 		t.Errorf("containers: %+v", h.Containers)
+	}
+}
+
+// TestGuesses: what a missing file would have told follows from the others, as far as it does.
+func TestGuesses(t *testing.T) {
+	const (
+		networks = `[{"Name":"in","Id":"1","Driver":"bridge","IPAM":{"Config":[{"Subnet":"10.1.0.0/16"}]},"Options":{"com.docker.network.bridge.name":"brown"}}]`
+		addrs    = `[{"ifindex":1,"ifname":"brown","flags":["UP"],"addr_info":[{"local":"10.1.0.1","prefixlen":16}]},
+{"ifindex":2,"ifname":"eth0","flags":["UP"],"addr_info":[{"local":"192.0.2.1","prefixlen":24}]}]`
+		routes = `default via 192.0.2.2 dev eth0
+10.1.0.0/16 dev brown proto kernel scope link src 10.1.0.1
+192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.1
+local 10.1.0.1 dev brown table local proto kernel scope host src 10.1.0.1
+local 127.0.0.0/8 dev lo table local proto kernel scope host src 127.0.0.1
+local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1
+local 192.0.2.1 dev eth0 table local proto kernel scope host src 192.0.2.1
+fd01::/64 dev brown proto kernel metric 256 pref medium
+local fd01::1 dev brown table local proto kernel metric 0 pref medium
+`
+		container = `[{"Id":"c","Name":"/web","State":{"Running":true},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}],
+"53/udp":[{"HostIp":"0.0.0.0","HostPort":"53"}]},"Networks":{"in":{"IPAddress":"10.1.0.2","Gateway":"10.1.0.1"},"sealed":{"IPAddress":"10.3.0.2","Gateway":""}}}}]`
+		sockets = `tcp LISTEN 0 4096 0.0.0.0:8080 0.0.0.0:* users:(("docker-proxy",pid=1,fd=4))
+udp UNCONN 0 0 0.0.0.0:53 0.0.0.0:* users:(("dockerd",pid=2,fd=4))
+tcp LISTEN 0 4096 127.0.0.1:2375 0.0.0.0:* users:(("dockerd",pid=2,fd=5))`
+	)
+	all := map[string]string{"network-inspect.json": networks, "ip-addr.json": addrs, "ip-route.txt": routes, "container-inspect.json": container, "ss-listen.txt": sockets}
+	for _, without := range []string{"", "ip-addr.json", "ip-route.txt", "network-inspect.json"} {
+		files := maps.Clone(all)
+		delete(files, without)
+		h, err := collect.Read(folder(t, old, []string{"iptables-save.txt"}, files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, i := range h.Inventory.Interfaces {
+			got = append(got, fmt.Sprint(i.Name, " ", i.Addrs))
+		}
+		for _, n := range h.Inventory.Networks {
+			got = append(got, fmt.Sprint(n.Name, " ", n.Bridge, " ", n.Subnets))
+		}
+		want := []string{"brown [10.1.0.1/16]", "eth0 [192.0.2.1/24]", "in brown [10.1.0.0/16]"}
+		if without == "ip-addr.json" {
+			want = []string{"brown [10.1.0.1/16 fd01::1/64]", "eth0 [192.0.2.1/24]", "lo [127.0.0.1/8]", "in brown [10.1.0.0/16]"}
+		}
+		same(t, "without "+without, want, got)
+		if s := h.Sockets; s[0].To.String() != "10.1.0.2:80" || !s[1].Idle || s[2].Idle {
+			t.Errorf("without %s: sockets %+v", without, s)
+		}
+		if e := h.Containers[0].Networks; len(e[0].Gateways) != 1 || e[1].Gateways == nil || len(e[1].Gateways) != 0 {
+			t.Errorf("gateways: %+v", e)
+		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"quaywall/internal/netfilter"
 	"quaywall/internal/packet"
@@ -55,18 +57,57 @@ func (w *walk) run(d derived) *result {
 	w.leg, w.pk = Request, d.pk
 	if d.cannot != "" {
 		w.tell("%s", d.cannot)
-		return w.result(&result{verdict: Drop, delivered: Delivery{Kind: "none"}, why: upper(d.cannot) + ".",
-			decided: &Place{Table: "kernel", Chain: "routing", Text: "no source address"}})
+		at := kernelPlace("no source address")
+		return w.result(&result{verdict: Drop, delivered: Delivery{Kind: "none"}, why: upper(d.cannot) + ".", decided: &at})
+	}
+	if d.within {
+		return w.result(w.stayWithin(d))
 	}
 	if d.pk.state == packet.Established || d.pk.state == packet.Related {
 		w.begin(d)
 	}
 	w.tell("%s comes %s", d.pk.String(), w.whence(d))
+	if d.aside != nil {
+		return w.result(w.passBy(d))
+	}
 	e := w.send(d)
 	if e.kind == endDropped || e.kind == endRejected {
 		return w.result(w.refused(e))
 	}
 	return w.result(w.deliver(e))
+}
+
+// stayWithin is what becomes of a packet that a container sends to itself.
+func (w *walk) stayWithin(d derived) *result {
+	c := d.container
+	r := &result{verdict: Accept, reachable: w.s.listens(c, d.pk.proto, d.pk.dport, false), delivered: Delivery{Kind: "container", Name: c.Name,
+		Address: d.pk.dst.String(), Port: d.pk.dport, Source: d.pk.src.String(), SourcePort: d.pk.sport}}
+	if !hasPorts(d.pk.proto) {
+		r.reachable = yes
+	}
+	r.why = fmt.Sprintf("%s is container %s itself: the packet never leaves it.", d.pk.dst, c.Name)
+	w.tell("%s stays within container %s", d.pk.String(), c.Name)
+	return r
+}
+
+// passBy is what becomes of a packet on a link that a container has an interface of its own on: of this host's rules only those at
+// the link's ingress see it.
+func (w *walk) passBy(d derived) *result {
+	r := &result{verdict: Accept, reachable: perhaps, delivered: Delivery{Kind: "remote", Name: d.in, Address: d.pk.dst.String(), Port: d.pk.dport}}
+	r.why = fmt.Sprintf("No rule of this host sees it: network %s is %s on %s. Whether %s answers isn't known here.",
+		d.aside.Name, d.aside.Driver, d.in, end(d.pk.dst, d.pk.dport))
+	if d.container == nil {
+		if f := w.atDevice(netfilter.Ingress, d.in); f != accepted {
+			return w.refused(w.stopped(f))
+		}
+		c := w.s.containerAt(d.pk.dst)
+		r.delivered.Kind, r.delivered.Name = "container", c.Name
+		r.reachable = w.s.listens(c, d.pk.proto, d.pk.dport, false)
+		r.why = fmt.Sprintf("Container %s is on that link itself (network %s, %s): no other rule of this host sees it.", c.Name, d.aside.Name, d.aside.Driver)
+	}
+	r.delivered.Source, r.delivered.SourcePort = d.pk.src.String(), d.pk.sport
+	w.tell("it passes by this host's rules")
+	return r
 }
 
 func (w *walk) result(r *result) *result {
@@ -135,14 +176,14 @@ func (w *walk) deliver(e ending) *result {
 	at := w.pk
 	var answer ending
 	defer func() {
-		if r.delivered.Source == "" {
+		if r.delivered.Source == "" && r.delivered != (Delivery{Kind: "proxy"}) {
 			r.delivered.Source, r.delivered.SourcePort = at.src.String(), at.sport
 		}
 	}()
 	switch e.kind {
 	case endLocal:
 		sock := w.localDelivery(r)
-		if sock != nil && r.delivered.Kind == "proxy" {
+		if sock != nil && r.delivered.Kind == "proxy" && w.s.proxyTarget(sock).IsValid() {
 			if problem := w.proxied(sock, r); problem {
 				return r
 			}
@@ -151,7 +192,7 @@ func (w *walk) deliver(e ending) *result {
 			return r
 		}
 		w.leg = Answer
-		w.answerOf(at)
+		w.answerOf(w.answersFrom(sock, at))
 		answer = w.depart()
 	default:
 		w.farDelivery(r)
@@ -166,6 +207,30 @@ func (w *walk) deliver(e ending) *result {
 		w.judgeAnswer(r, answer)
 	}
 	return r
+}
+
+// pktinfo is the first release of Docker whose docker-proxy answers UDP from the address that was dialled.
+const pktinfo = 28
+
+// answersFrom is a delivered packet as its answer has it. docker-proxy answered UDP from whichever address the routes choose, and
+// not from the one that was dialled, which connection tracking takes for another connection, and the client for a stranger.
+func (w *walk) answersFrom(sock *snapshot.Socket, at pkt) pkt {
+	if sock == nil || sock.Process != "docker-proxy" || at.proto != protoUDP || !sock.Addr.IsUnspecified() {
+		return at
+	}
+	from := w.s.net.ownSource(at.src, "")
+	version := w.s.host.Inventory.Docker.Version
+	major, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	switch {
+	case from == at.dst || !from.IsValid() || err == nil && n >= pktinfo:
+		return at
+	case err != nil && w.choose(2, doubt{kernelPlace("docker-proxy"), "the version of Docker isn't known, and before 28 it answers UDP from another address"}) == 0:
+		return at
+	}
+	w.tell("docker-proxy answers from %s, to which the routes lead, and not from %s", from, at.dst)
+	at.dst, at.ct = from, nil
+	return at
 }
 
 // portOf is a port of a bridge that isn't known; "" for other interfaces.
@@ -216,6 +281,16 @@ func (w *walk) localDelivery(r *result) *snapshot.Socket {
 		r.reachable = perhaps
 		r.why = "It reaches this host; what a socket makes of a packet of no connection isn't known."
 		return nil
+	case sock != nil && sock.Idle:
+		r.reachable = no
+		r.delivered.Name = sock.Process
+		r.why = fmt.Sprintf("It reaches this host at %s, where Docker itself holds the published port and serves nobody: userland-proxy is off, and no rule translates this packet.", dst)
+		r.hint = "Restart Docker, if its rules are gone; else dial another address of this host."
+		w.tell("dockerd takes it at %s, and never answers", dst)
+	case sock != nil && sock.Process == "dockerd" && !w.s.host.Has(snapshot.PartContainers):
+		r.reachable = perhaps
+		r.delivered.Name = sock.Process
+		r.why = fmt.Sprintf("It reaches dockerd at %s; whether it is its API, or holds a published port for nobody, isn't known without the containers.", dst)
 	case sock != nil:
 		r.reachable = yes
 		r.delivered.Name = sock.Process
@@ -225,7 +300,8 @@ func (w *walk) localDelivery(r *result) *snapshot.Socket {
 		if to := w.s.proxyTarget(sock); to.IsValid() {
 			r.delivered = Delivery{Kind: "proxy", Name: w.s.ownerOf(sock, to), Address: to.Addr().String(), Port: to.Port()}
 		} else if sock.Process == "docker-proxy" {
-			r.delivered.Kind, r.reachable = "proxy", perhaps
+			r.delivered = Delivery{Kind: "proxy"}
+			r.reachable = perhaps
 			r.why = "Docker's proxy takes it; which container it leads to isn't known."
 		}
 		w.tell("%s takes it at %s", processName(sock), dst)
@@ -304,8 +380,8 @@ func (s *Sim) proxyTarget(k *snapshot.Socket) netip.AddrPort {
 		if c == nil {
 			continue
 		}
-		for _, e := range c.Networks {
-			if a := ofFamily(e.Addrs, netip.IPv4Unspecified()); a.IsValid() {
+		if len(c.Networks) == 1 { // of several it isn't known which leads out
+			if a := ofFamily(c.Networks[0].Addrs, netip.IPv4Unspecified()); a.IsValid() {
 				return netip.AddrPortFrom(a, p.Target)
 			}
 		}
@@ -391,13 +467,22 @@ func (s *Sim) listens(c *snapshot.Container, proto uint8, port uint16, published
 func (w *walk) farDelivery(r *result) {
 	p := &w.pk
 	at := netip.AddrPortFrom(p.dst, p.dport)
-	c := w.s.containerAt(p.dst)
+	owner := w.s.containerAt(p.dst)
+	c := owner
+	behind := w.s.isBehind(c, p.dst, p.out)
+	if behind == no {
+		c = nil
+	}
 	r.delivered = Delivery{Kind: "remote", Name: p.out, Address: p.dst.String(), Port: p.dport}
 	inside := w.s.net.isInside(p.out)
 	if c != nil || inside {
 		r.delivered.Kind, r.delivered.Name = "container", ""
 	}
 	switch {
+	case c != nil && w.s.containerAt(p.src) == c:
+		r.reachable, r.delivered.Kind = no, "none"
+		r.why = fmt.Sprintf("It gets to container %s, which takes no packet from a wire that has its own address, %s, for its source.", c.Name, p.src)
+		r.hint = "Have the host masquerade it, or dial the container's other address from within."
 	case c != nil:
 		r.delivered.Name = c.Name
 		r.reachable = w.s.listens(c, p.proto, p.dport, p.ct != nil && p.ct.dnat && p.ct.now.dst == p.dst)
@@ -405,10 +490,17 @@ func (w *walk) farDelivery(r *result) {
 		if !hasPorts(p.proto) {
 			r.reachable = yes
 		}
-		if r.reachable == perhaps {
+		if behind == perhaps && r.reachable == yes && (p.ct == nil || !p.ct.dnat) {
+			r.reachable = perhaps
+			r.why = fmt.Sprintf("It leaves by %s towards the address of container %s; whether that is on a network there isn't known.", ifaceName(p.out), c.Name)
+		} else if r.reachable == perhaps {
 			r.why = fmt.Sprintf("It reaches container %s; whether anything there listens at port %d isn't known.", c.Name, p.dport)
 		}
 		w.tell("container %s takes it at %s", c.Name, end(p.dst, p.dport))
+	case owner != nil:
+		r.reachable = no
+		r.why = fmt.Sprintf("%s is the address of container %s, but the routes lead out of %s, where it isn't.", p.dst, owner.Name, ifaceName(p.out))
+		r.hint = "Dial it from within its network, or from the link that it has an interface of its own on."
 	case inside && w.s.host.Has(snapshot.PartContainers) && len(w.s.host.Containers) > 0 && w.s.net.isDocker(p.out):
 		r.reachable, r.delivered.Kind = no, "none"
 		r.why = fmt.Sprintf("It leaves by %s, but no container has the address %s.", p.out, p.dst)
@@ -426,6 +518,25 @@ func (w *walk) farDelivery(r *result) {
 		r.why = fmt.Sprintf("It leaves this host by %s; whether %s answers isn't known here.", ifaceName(p.out), end(p.dst, p.dport))
 		w.tell("it leaves by %s", ifaceName(p.out))
 	}
+}
+
+// isBehind tells whether an interface leads to a container's address.
+func (s *Sim) isBehind(c *snapshot.Container, a netip.Addr, iface string) tri {
+	switch {
+	case c == nil:
+		return no
+	case iface == outside:
+		return perhaps
+	}
+	for _, e := range c.Networks {
+		if n, known := s.host.Inventory.Network(e.Network); known && slices.Contains(e.Addrs, a) {
+			return is(n.Bridge == iface)
+		}
+	}
+	if s.host.Has(snapshot.PartNetworks) {
+		return no
+	}
+	return perhaps
 }
 
 // isDocker tells whether a bridge is one of Docker's networks, of which all members are known.

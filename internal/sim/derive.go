@@ -25,8 +25,10 @@ type derived struct {
 	in        string // "" for what the host itself sends
 	port      string // of a bridge
 	container *snapshot.Container
-	cannot    string     // why it is never sent, a sentence without a full stop
-	taken     netip.Addr // an address that is taken for this host's
+	within    bool              // it never leaves the container
+	aside     *inventory.Unseen // a network whose packets pass by this host, from or to a container of it
+	cannot    string            // why it is never sent, a sentence without a full stop
+	taken     netip.Addr        // an address that is taken for this host's
 	assumed   []string
 }
 
@@ -65,6 +67,7 @@ func (s *Sim) derive(q packet.Query) (derived, error) {
 		d.in = zone
 	}
 	s.fromOutside(&d)
+	d.aside = s.unseenBy(s.containerAt(d.pk.dst), d.in)
 	s.port(&d)
 	return d, nil
 }
@@ -260,20 +263,74 @@ func (s *Sim) fromContainer(d *derived, name string) error {
 		s.fromHost(d)
 		return nil
 	}
-	bridge, addr := s.endpointFor(c, d.pk.dst)
+	if d.pk.dst.IsLoopback() || s.containerAt(d.pk.dst) == c {
+		d.within = true
+		if !d.pk.src.IsValid() {
+			d.pk.src = d.pk.dst
+		}
+		return nil
+	}
+	bridge, addr, leads := s.endpointFor(c, d.pk.dst)
+	if !s.host.Has(snapshot.PartNetworks) && s.isTorn(c, d.pk.dst) {
+		return fmt.Errorf("container %s is in several networks, and which of them leads out isn't known without Docker's list of them; write the packet's source and in BRIDGE instead", name)
+	}
 	d.in = bridge
 	if !d.pk.src.IsValid() {
 		d.pk.src = addr
 	}
 	switch {
+	case bridge == "" && s.unseenBy(c, "") != nil:
+		s.fromAside(d, c)
+	case bridge == "" && !s.host.Has(snapshot.PartNetworks):
+		return fmt.Errorf("container %s: the networks are not known, nor an interface that has its addresses; write the packet's source and in IFACE instead", name)
 	case bridge == "":
 		d.cannot = fmt.Sprintf("container %s is on no bridge of this host, and its packets don't pass its rules", c.Name)
 	case !d.pk.src.IsValid():
 		d.cannot = fmt.Sprintf("container %s has no %s address, and can't send there", c.Name, familyName(d.pk.family))
 		d.pk.src = unspecified(d.pk.dst)
+	case !leads:
+		d.cannot = fmt.Sprintf("container %s has no route to %s: none of its networks leads out", c.Name, d.pk.dst)
 	}
 	s.port(d)
 	return nil
+}
+
+// unseenBy is the network by which a container has an interface of its own on the link of an interface, or with "" of any; nil
+// for none.
+func (s *Sim) unseenBy(c *snapshot.Container, parent string) *inventory.Unseen {
+	if c == nil {
+		return nil
+	}
+	for i, u := range s.host.Inventory.Unseen {
+		if (parent == "" || u.Parent == parent) && slices.ContainsFunc(c.Networks, func(e snapshot.Endpoint) bool { return e.Network == u.Name }) {
+			return &s.host.Inventory.Unseen[i]
+		}
+	}
+	return nil
+}
+
+// fromAside has a container send by an interface of its own. The kernel keeps that apart from its parent, the host's.
+func (s *Sim) fromAside(d *derived, c *snapshot.Container) {
+	d.aside = s.unseenBy(c, "")
+	d.in = d.aside.Parent
+	i := slices.IndexFunc(c.Networks, func(e snapshot.Endpoint) bool { return e.Network == d.aside.Name })
+	e := c.Networks[i]
+	if !d.pk.src.IsValid() {
+		d.pk.src = ofFamily(e.Addrs, d.pk.dst)
+	}
+	gateway := ofFamily(e.Gateways, d.pk.dst)
+	switch parent := s.net.ifaces[d.in]; {
+	case !d.pk.src.IsValid():
+		d.cannot = fmt.Sprintf("container %s has no %s address, and can't send there", c.Name, familyName(d.pk.family))
+		d.pk.src = unspecified(d.pk.dst)
+	case s.net.addrType(d.pk.dst, "") == typeLocal:
+		d.cannot = fmt.Sprintf("container %s and this host share %s, and the kernel keeps the two apart", c.Name, d.in)
+	case parent != nil && slices.ContainsFunc(parent.Addrs, func(p netip.Prefix) bool { return p.Contains(d.pk.dst) }):
+	case e.Gateways != nil && !gateway.IsValid():
+		d.cannot = fmt.Sprintf("container %s has no route to %s: network %s has no gateway", c.Name, d.pk.dst, e.Network)
+	case gateway.IsValid() && s.net.addrType(gateway, "") == typeLocal:
+		d.cannot = fmt.Sprintf("container %s has this host for its gateway, and shares %s with it: the kernel keeps the two apart", c.Name, d.in)
+	}
 }
 
 func familyName(family uint8) string {
@@ -301,8 +358,8 @@ func (s *Sim) container(name string) *snapshot.Container {
 }
 
 // endpointFor is the bridge that a container would send to a destination by, and its address there: of the network that the
-// destination is in, else of the first that isn't internal.
-func (s *Sim) endpointFor(c *snapshot.Container, dst netip.Addr) (bridge string, addr netip.Addr) {
+// destination is in, else of the first that isn't internal. leads tells whether there is a way there at all.
+func (s *Sim) endpointFor(c *snapshot.Container, dst netip.Addr) (bridge string, addr netip.Addr, leads bool) {
 	better := -1
 	for _, e := range c.Networks {
 		n, ok := s.host.Inventory.Network(e.Network)
@@ -310,25 +367,50 @@ func (s *Sim) endpointFor(c *snapshot.Container, dst netip.Addr) (bridge string,
 			continue
 		}
 		a := ofFamily(e.Addrs, dst)
-		rank := rankOf(n, a, dst)
+		rank := rankOf(n, e, a, dst)
 		if rank > better {
 			better, bridge, addr = rank, n.Bridge, a
 		}
 	}
-	return bridge, addr
+	return bridge, addr, better != nowhere
 }
 
-func rankOf(n inventory.Network, a, dst netip.Addr) int {
-	near := slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Contains(dst) })
+// isTorn tells whether several of a container's networks might lead to an address.
+func (s *Sim) isTorn(c *snapshot.Container, dst netip.Addr) bool {
+	ways := 0
+	for _, e := range c.Networks {
+		n, _ := s.host.Inventory.Network(e.Network)
+		switch rankOf(n, e, ofFamily(e.Addrs, dst), dst) {
+		case near:
+			return false
+		case internal, outward:
+			ways++
+		}
+	}
+	return ways > 1
+}
+
+// Ranks of a container's networks on the way to an address.
+const (
+	alien    = iota // it has no address of that family there
+	nowhere         // nothing but the network's own addresses is behind it
+	internal        // a way out, of an internal network
+	outward
+	near // the address is in it
+)
+
+func rankOf(n inventory.Network, e snapshot.Endpoint, a, dst netip.Addr) int {
 	switch {
 	case !a.IsValid():
-		return 0
-	case near:
-		return 3
-	case !n.Internal:
-		return 2
+		return alien
+	case slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Contains(dst) }):
+		return near
+	case e.Gateways != nil && !ofFamily(e.Gateways, dst).IsValid():
+		return nowhere
+	case n.Internal:
+		return internal
 	}
-	return 1
+	return outward
 }
 
 func ofFamily(addrs []netip.Addr, like netip.Addr) netip.Addr {

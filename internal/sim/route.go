@@ -58,6 +58,7 @@ func newNetwork(h *snapshot.Host) *network {
 	for i := range routes {
 		n.add(&routes[i])
 	}
+	n.addOwn(routes)
 	for _, t := range n.tables {
 		for _, list := range t.routes {
 			slices.SortStableFunc(list, func(a, b *snapshot.Route) int { return cmp.Compare(a.Metric, b.Metric) })
@@ -80,6 +81,24 @@ func (n *network) add(r *snapshot.Route) {
 		slices.SortFunc(t.lengths, func(a, b int) int { return cmp.Compare(b, a) })
 	}
 	t.routes[p] = append(t.routes[p], r)
+}
+
+// addOwn has the host's addresses be local where a list of routes lacks them: one that was written while addresses came and went
+// isn't whole.
+func (n *network) addOwn(routes []snapshot.Route) {
+	own := map[netip.Addr]bool{}
+	for i := range routes {
+		if routes[i].Type == typeLocal && routes[i].Dst.IsSingleIP() {
+			own[routes[i].Dst.Addr()] = true
+		}
+	}
+	for _, i := range n.byIndex {
+		for _, p := range i.Addrs {
+			if i.Up && !own[p.Addr()] {
+				n.add(&snapshot.Route{Table: "local", Type: typeLocal, Dst: netip.PrefixFrom(p.Addr(), p.Addr().BitLen()), Dev: i.Name, Src: p.Addr()})
+			}
+		}
+	}
 }
 
 // addRules takes the routing policy; where there is none it is the kernel's own.
@@ -121,6 +140,9 @@ func (n *network) guessRoutes() []snapshot.Route {
 		routes = append(routes, snapshot.Route{Table: "local", Type: typeLocal, Dst: netip.MustParsePrefix(loopback), Dev: "lo"})
 	}
 	for _, w := range n.host.Inventory.Networks {
+		if n.ifaces[w.Bridge] != nil && n.host.Has(snapshot.PartAddrs) {
+			continue // its addresses tell
+		}
 		for _, p := range w.Subnets {
 			routes = append(routes, snapshot.Route{Table: "main", Type: typeUnicast, Dst: p.Masked(), Dev: w.Bridge})
 		}
@@ -228,7 +250,7 @@ const noRoute = 0
 // route finds the route to a destination; of one that is refused the type says how, and noRoute that there is none.
 func (n *network) route(q *asked) (snapshot.Route, int) {
 	rules := n.rules[q.dst.Is4()]
-	strict := q.dst.Is6() && (q.dst.IsLinkLocalUnicast() || q.dst.IsMulticast())
+	strict := q.dst.Is6() && (q.dst.IsLinkLocalUnicast() || q.dst.IsMulticast() || q.dst.IsLoopback()) // rt6_need_strict
 	for i := 0; i < len(rules); i++ {
 		r := &rules[i]
 		if !n.applies(r, q) {
@@ -326,7 +348,14 @@ func (n *network) addrType(a netip.Addr, dev string) int {
 // leadsBack tells whether the way to a packet's source leads out of the interface that it came in by, or
 // loosely out of any.
 func (n *network) leadsBack(p *pkt, loosely bool) bool {
-	r, kind := n.route(&asked{src: p.dst, dst: p.src})
+	if p.in == "lo" || p.src == netip.IPv6Unspecified() {
+		return true // nft_fib_can_skip, rpfilter_is_loopback
+	}
+	q := asked{src: p.dst, dst: p.src}
+	if p.family == nfIPv6 && !loosely {
+		q.out = p.in
+	}
+	r, kind := n.route(&q)
 	return kind == typeUnicast && (loosely || r.Dev == p.in)
 }
 

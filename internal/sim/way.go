@@ -36,7 +36,7 @@ func (w *walk) stopped(f fate) ending {
 // refuse is an ending that no rule made but the kernel.
 func (w *walk) refuse(text, why, next string) ending {
 	w.tell("%s", why)
-	return ending{kind: endDropped, place: Place{Table: "kernel", Chain: "routing", Text: text}, why: why, next: next}
+	return ending{kind: endDropped, place: kernelPlace(text), why: why, next: next}
 }
 
 // tell notes what isn't a chain's doing.
@@ -245,12 +245,25 @@ func (w *walk) isMartian() (e ending, ok bool) {
 		return bad("the source " + p.src.String())
 	}
 	if p.src.IsLoopback() || p.dst.IsLoopback() {
-		if v, _ := w.s.net.orAll(p.in, "route_localnet"); v == 0 {
+		if !w.routesLoopback(p.in) {
 			return bad("a loopback address (route_localnet is 0)")
 		}
 	}
 	return ending{}, true
 }
+
+// routesLoopback tells whether packets with a loopback address may come in or leave by an interface.
+func (w *walk) routesLoopback(dev string) bool {
+	const name = "route_localnet"
+	v, known := w.s.net.orAll(dev, name)
+	if known || w.s.host.Has(snapshot.PartSysctls) {
+		return v != 0
+	}
+	return w.choose(2, doubt{kernelPlace(name), "the kernel's settings aren't in the snapshot"}) != 0
+}
+
+// kernelPlace is where the kernel itself decides.
+func kernelPlace(text string) Place { return Place{Table: "kernel", Chain: "routing", Text: text} }
 
 // hasHonestSource checks an IPv4 source as the kernel does: nobody else has this host's addresses, and with rp_filter the way
 // back must lead where the packet came from.
@@ -380,7 +393,7 @@ func (w *walk) reroute() bool {
 		w.ended = w.lost.place
 		return false
 	}
-	if v, _ := w.s.net.orAll(p.out, "route_localnet"); p.family == nfIPv4 && p.src.IsLoopback() && p.out != "lo" && v == 0 {
+	if p.family == nfIPv4 && p.src.IsLoopback() && p.out != "lo" && !w.routesLoopback(p.out) {
 		w.lost = w.refuse("martian", "no packet from 127.0.0.1 leaves by "+ifaceName(p.out)+" (route_localnet is 0)",
 			"Dial another address of this host")
 		w.ended = w.lost.place

@@ -121,6 +121,8 @@ type Socket struct {
 	// To is where a docker-proxy forwards to, as far as its published port tells; zero for others.
 	To        netip.AddrPort
 	Container string
+	// Idle: Docker itself holds a published port, so that nobody else takes it, and serves nobody there: userland-proxy is off.
+	Idle bool
 }
 
 // Container is a running container.
@@ -137,6 +139,9 @@ type Endpoint struct {
 	Network string // Docker's name
 	Addrs   []netip.Addr
 	MAC     string
+	// Gateways are those that lead out of the network, at most one of each family. Empty and not nil, it leads nowhere but to its
+	// own addresses; nil where that isn't told.
+	Gateways []netip.Addr
 }
 
 // Port is a port of a protocol.

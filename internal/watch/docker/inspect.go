@@ -105,7 +105,10 @@ type inspected struct {
 
 type binding struct{ HostIp, HostPort string } //nolint:revive // the API's names
 
-type place struct{ IPAddress, GlobalIPv6Address, MacAddress string }
+type place struct {
+	IPAddress, GlobalIPv6Address, MacAddress string
+	Gateway, IPv6Gateway                     *string `json:",omitempty"` // nil where they aren't told
+}
 
 // listed is what is needed of GET /containers/json for an inspected container.
 type listed struct {
@@ -196,6 +199,17 @@ func (c inspected) typed() snapshot.Container {
 		for _, text := range []string{p.IPAddress, p.GlobalIPv6Address} {
 			if a, err := netip.ParseAddr(text); err == nil {
 				e.Addrs = append(e.Addrs, a)
+			}
+		}
+		if p.Gateway != nil {
+			e.Gateways = []netip.Addr{}
+		}
+		for _, text := range []*string{p.Gateway, p.IPv6Gateway} {
+			if text == nil {
+				continue
+			}
+			if a, err := netip.ParseAddr(*text); err == nil {
+				e.Gateways = append(e.Gateways, a)
 			}
 		}
 		typed.Networks = append(typed.Networks, e)

@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 SHARE    = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build up test demo bench judge chaos matrix systemd browser lint generate install uninstall clean
+.PHONY: help build up test demo bench judge chaos matrix truth systemd browser lint generate install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,10 @@ chaos: ## ten minutes (MINUTES=N) of mischief and 1,000 kills (KILLS=N) under tr
 matrix: ## the scenarios with Docker 20.10, 26.1 and 28.5, and 29 from QUAYWALL_ENGINE29=DIR, into docs/matrix.md (root)
 	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack ip=iproute2 nsenter=util-linux pgrep=procps
 	engines=$$(scripts/engines) && scripts/go run ./internal/testkit/cmd/matrix $$engines
+
+truth: ## hosts set up in many ways, with Docker 20.10, 26.1, 28.5 and QUAYWALL_ENGINE29: does explain say what packets do? into docs/truth.md (root)
+	@scripts/packages dockerd=docker.io iptables nft=nftables ipset conntrack curl dbus-daemon=dbus-daemon ip=iproute2 nsenter=util-linux
+	scripts/truth docs/truth.md
 
 systemd: ## the units under a real systemd, booted, rebooted and powered off in a container of its own (root, Debian)
 	@scripts/systemd

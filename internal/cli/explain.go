@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -152,6 +153,10 @@ func (a *app) lookOrRead(ctx context.Context, f explainFlags) (*snapshot.Host, e
 		files.Texts[file] = append(append(files.Texts[file], text...), '\n')
 	}
 	host, err := files.Read()
+	if errors.Is(err, collect.ErrNoRules) {
+		return nil, &failure{status: Usage, err: fmt.Errorf("there are no rules in %s", strings.Join(f.rules, ", ")),
+			next: "give what iptables-save, iptables -S, iptables -L -n -v or nft -j list ruleset print, or a script that calls iptables"}
+	}
 	if err != nil {
 		return nil, &failure{status: Usage, doing: "reading the rules", err: err}
 	}

@@ -101,6 +101,20 @@ func TestExplainMany(t *testing.T) {
 	}
 }
 
+// TestExplainNoRules: a text that isn't read is not taken for a host without rules.
+func TestExplainNoRules(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"nft.txt": "table inet t { chain c { type filter hook input priority 0; policy drop; } }\n",
+		"script.sh": "#!/bin/sh\niptables -P INPUT DROP\niptables -A INPUT -p tcp --dport 22 -j ACCEPT\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, dir, "explain", "--rules", "nft.txt", "tcp 192.0.2.7 -> 192.0.2.1:22").expect(t, 2, nil, []string{"there are no rules in nft.txt", "nft -j list ruleset"})
+	run(t, dir, "explain", "--rules", "script.sh", "tcp 192.0.2.7 -> 192.0.2.1:22").expect(t, 0, []string{"INPUT 1: -p tcp --dport 22 -j ACCEPT"}, nil)
+	run(t, dir, "explain", "--rules", "script.sh", "tcp 192.0.2.7 -> 192.0.2.1:23").expect(t, 0, []string{"Dropped. The policy of ip filter INPUT"}, nil)
+}
+
 func TestExplainDraws(t *testing.T) {
 	dir := t.TempDir()
 	run(t, dir, "explain", "--snapshot", snapshotOf(t, docker20), "--graph", "way.svg", "tcp 203.0.113.2 -> 203.0.113.1:8080").expect(t, 0, nil, nil)

@@ -192,7 +192,8 @@ func (r *reader) iptables(file string, part snapshot.Part, family netfilter.Fami
 	}
 	tables, problems := iptsave.Parse(text, iptsave.Options{File: file, Family: family, Dialect: dialect, Sets: r.host.Rules.Sets})
 	r.toldRules(part, file, problems)
-	return tables, true
+	// A text with something in it, and no rules, is none of iptables'.
+	return tables, len(tables) > 0 || len(problems) == 0
 }
 
 // without leaves those tables of nft's list out that iptables-save has told of, better. Of one that it hasn't, what xtables

@@ -1,5 +1,5 @@
 // Package iptsave reads and writes the rules of iptables: what iptables-save and ip6tables-save print, of any version and of
-// both variants, and what iptables -S and iptables -L do.
+// both variants, what iptables -S and iptables -L do, and the lines of scripts that call iptables.
 //
 //	tables, problems := iptsave.Parse(text, iptsave.Options{File: "iptables-save.txt", Family: netfilter.IPv4, Sets: sets})
 //	text := iptsave.Format(tables)

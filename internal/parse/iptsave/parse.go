@@ -40,6 +40,7 @@ type reader struct {
 	options  Options
 	family   netfilter.Family
 	dialect  netfilter.Dialect
+	shell    bool // the rule that is read has something in it that a shell would put there
 	skip     bool // this part of the text is of arptables or ebtables
 	tables   []*netfilter.Table
 	table    *table   // that is read now
@@ -197,6 +198,7 @@ func (r *reader) take() {
 		r.chainLine(trimmed[1:])
 	case trimmed[0] == '[', trimmed[0] == '-':
 		r.command(trimmed)
+	case r.scripted(trimmed):
 	default:
 		r.stray()
 	}
@@ -487,6 +489,9 @@ func (r *reader) add(chain, line string, ws []word, count *netfilter.Count, at i
 	}
 	rule := r.rule.read(line, ws)
 	rule.Line = r.number
+	if r.shell {
+		rule.Matches = []netfilter.Match{netfilter.Opaque{Text: line}}
+	}
 	if rule.Count == nil {
 		rule.Count = count
 	}

@@ -1,0 +1,74 @@
+package iptsave
+
+import (
+	"strings"
+	"testing"
+
+	"quaywall/internal/netfilter"
+)
+
+// TestScript: the lines of a script do what its calls would, and what a shell would put in is not known.
+func TestScript(t *testing.T) {
+	tables, problems := Parse(`#!/bin/bash
+IPT=/sbin/iptables
+# iptables -A INPUT -j DROP
+iptables -P INPUT DROP
+$IPT -A INPUT -j ACCEPT
+sudo iptables -F INPUT
+iptables -N web 2>/dev/null
+/usr/sbin/iptables -w 5 -A INPUT -p tcp --dport 22 -m comment --comment 'my ssh' -j ACCEPT || exit 1
+	iptables -t nat -A PREROUTING -p tcp --dport 80 \
+		-j REDIRECT --to-ports 8080   # the web
+${IPTABLES} -I INPUT 1 -s 203.0.113.99 -j DROP;
+iptables -A INPUT -i $WAN -p tcp -j DROP
+ip6tables -A INPUT -s 2001:db8::/32 -j DROP
+iptables-legacy --table=mangle -A FORWARD -j web
+iptables -D INPUT 1
+iptables-restore < /etc/rules
+`, Options{File: "script"})
+	var got []string
+	for _, table := range tables {
+		for _, c := range table.Chains {
+			for _, rule := range c.Rules {
+				got = append(got, strings.Join([]string{[...]string{"", "4", "6"}[table.Family], [...]string{"", "nft", "legacy"}[table.Dialect], table.Name, c.Name, rule.Text}, " "))
+			}
+		}
+	}
+	want := []string{
+		"4 nft filter INPUT -s 203.0.113.99 -j DROP",
+		`4 nft filter INPUT -p tcp --dport 22 -j ACCEPT`,
+		"4 nft filter INPUT -i $WAN -p tcp -j DROP",
+		"4 nft nat PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080",
+		"6 nft filter INPUT -s 2001:db8::/32 -j DROP",
+		"4 legacy mangle FORWARD -j web",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	input := tables[0].Chains[0]
+	if input.Base.Policy != netfilter.Drop || input.Rules[1].Comment != "my ssh" || input.Rules[1].Line != 8 {
+		t.Errorf("%+v %+v", input.Base, input.Rules[1])
+	}
+	if _, opaque := input.Rules[2].Matches[0].(netfilter.Opaque); !opaque || len(input.Rules[2].Matches) != 1 {
+		t.Errorf("what $WAN is can't be known: %+v", input.Rules[2].Matches)
+	}
+	var told []string
+	for _, p := range problems {
+		told = append(told, p.Message)
+	}
+	all := strings.Join(told, "\n")
+	for _, word := range []string{"-D INPUT 1", "this line is not part of any rules", "2 lines are not part", `"web" is neither a chain of table "mangle"`} {
+		if !strings.Contains(all, word) {
+			t.Errorf("nothing is said of %s:\n%s", word, all)
+		}
+	}
+}
+
+// TestPastedPrompt: a command above its listing says which table that is of.
+func TestPastedPrompt(t *testing.T) {
+	const list = "Chain PREROUTING (policy ACCEPT)\nnum  target     prot opt source               destination\n1    DOCKER     all  --  0.0.0.0/0            0.0.0.0/0            ADDRTYPE match dst-type LOCAL\n"
+	tables, _ := Parse("root@host:~# iptables -t nat -nL --line-numbers\n"+list+"\n$ sudo ip6tables -S\n-P INPUT DROP\n", Options{Family: netfilter.IPv4})
+	if len(tables) != 2 || tables[0].Name != "nat" || tables[0].Chains[0].Base.Hook != netfilter.Prerouting || tables[1].Name != "filter" || tables[1].Family != netfilter.IPv6 {
+		t.Errorf("%+v", tables)
+	}
+}

@@ -375,18 +375,27 @@ func (w *flow) with(r rule, next, within bdd.Set) bdd.Set {
 
 // inside is what becomes of packets that enter a chain, if next is what becomes of those that come back.
 func (w *flow) inside(c *netfilter.Chain, in, next bdd.Set) bdd.Set {
+	p := w.relation(c)
+	return w.Or(w.And(in, p.ends), w.And(w.And(in, p.returns), next))
+}
+
+func (w *flow) relation(c *netfilter.Chain) relation {
 	p, known := w.parts[c]
 	if !known {
 		back := w.back(c)
 		p = relation{w.Diff(w.becomes[c], back), w.Exists(w.And(w.becomes[c], back), codes)}
 		w.parts[c] = p
 	}
-	return w.Or(w.And(in, p.ends), w.And(w.And(in, p.returns), next))
+	return p
 }
 
-// before is what becomes of packets that get to a rule, if next is what becomes of those that get to the one behind it.
-func (w *flow) before(r rule, next bdd.Set) bdd.Set {
+// before is what becomes of packets that get to a rule, if next is what becomes of those that get to the one behind it. Of a
+// rule that may be taken out it is what becomes of them with it and without it, where that is the same.
+func (w *flow) before(r rule, next bdd.Set, stays bool) bdd.Set {
 	b := w.bound(r)
+	if !stays {
+		b.must = bdd.None
+	}
 	becomes := w.Or(w.Diff(next, b.may), w.with(r, next, b.must))
 	if perhaps := w.Diff(b.may, b.must); perhaps != bdd.None {
 		becomes = w.Or(becomes, w.And(w.with(r, next, perhaps), next))
@@ -405,7 +414,7 @@ func (w *flow) resolved(c *netfilter.Chain, becomes, behind bdd.Set) bdd.Set {
 
 // sameWithout tells whether the same becomes of all packets that a rule may decide on if they go on to the next one.
 func (w *flow) sameWithout(r rule, next, behind bdd.Set) bool {
-	hits := w.hits[r.Rule]
+	hits := w.Diff(w.hits[r.Rule], w.passing(r, w.hits[r.Rule]))
 	with, without := w.with(r, next, hits), w.And(hits, next)
 	left := w.Diff(hits, w.Exists(w.And(with, without), codes))
 	if left == bdd.None || behind == bdd.None {
@@ -413,6 +422,26 @@ func (w *flow) sameWithout(r rule, next, behind bdd.Set) bool {
 	}
 	with, without = w.resolved(r.chain, w.And(left, with), behind), w.resolved(r.chain, w.And(left, without), behind)
 	return w.Diff(left, w.Exists(w.And(with, without), codes)) == bdd.None
+}
+
+// passing is what of packets within a set, that meet a rule's matches, goes on with the next rule as it came.
+func (w *flow) passing(r rule, within bdd.Set) bdd.Set {
+	e := w.exits(r)
+	passing := bdd.None
+	for _, x := range e.exits {
+		taken := w.And(within, x.when.must)
+		within = w.Diff(within, x.when.may)
+		switch x.kind {
+		case netfilter.Continue:
+			passing = w.Or(passing, taken)
+		case netfilter.Jump:
+			passing = w.Or(passing, w.And(taken, w.relation(x.chain).returns))
+		}
+	}
+	if e.onward {
+		passing = w.Or(passing, within)
+	}
+	return passing
 }
 
 // decider is which rule of a chain decides on packets that get to one of its rules, if by is which does behind it.

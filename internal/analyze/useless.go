@@ -8,8 +8,8 @@ import (
 	"quaywall/internal/netfilter"
 )
 
-// Useless is a rule that does nothing to any packet, whatever it is that isn't known. All rules that are said to be
-// redundant or shadowed can be taken out together.
+// Useless is a rule that does nothing to any packet, whatever it is that isn't known. Such rules can be taken out, any of
+// them alone or several together.
 type Useless struct {
 	Table *netfilter.Table
 	Chain *netfilter.Chain
@@ -21,6 +21,8 @@ type Useless struct {
 	Outside bool
 	// Never tells that its matches exclude each other, or what is at its hook.
 	Never bool
+	// Passes tells that it leads to chains which do nothing to what it sends there.
+	Passes bool
 	// End tells that the end of the chain does the same for what is left of it by By.
 	End bool
 }
@@ -75,7 +77,7 @@ type sorter struct {
 	table    *netfilter.Table
 	families []*flow
 	useless  map[*netfilter.Rule]*Useless
-	sites    map[string]int // how many useful rules lead to a chain
+	sites    map[string]int // how many rules lead to a chain
 	decided  map[*netfilter.Chain]bool
 }
 
@@ -284,24 +286,22 @@ func placed(c *netfilter.Chain, at map[int]bool) (all []Placed) {
 	return all
 }
 
-// count counts the useful rules that lead to each chain.
+// count counts the rules that lead to each chain.
 func (s *sorter) count(chains []*netfilter.Chain) {
 	for _, c := range chains {
 		for _, r := range c.Rules {
-			if s.useless[r] == nil {
-				for _, x := range s.families[0].exits(rule{r, c, s.table}).exits {
-					if x.chain != nil {
-						s.sites[x.chain.Name]++
-					}
+			for _, x := range s.families[0].exits(rule{r, c, s.table}).exits {
+				if x.chain != nil {
+					s.sites[x.chain.Name]++
 				}
 			}
 		}
 	}
 }
 
-// decide goes through the rules of a chain from its end, and takes out those without which the same becomes of each packet.
-// So what comes behind a rule, in any order in which packets meet it, is decided before it, and no two rules are taken out
-// each for the sake of the other. Of a chain that is entered by one rule alone it is known what becomes of packets that come
+// decide goes through the rules of a chain from its end, and finds those without which the same becomes of each packet,
+// whichever of the useless rules behind them are taken out as well. What comes behind a rule, in the order in which packets
+// meet it, is decided before it: so no two are useless each for the sake of the other. Of a chain that is entered by one rule alone it is known what becomes of packets that come
 // back from it; else that is None.
 func (s *sorter) decide(c *netfilter.Chain, behind []bdd.Set) {
 	if s.decided[c] {
@@ -313,19 +313,17 @@ func (s *sorter) decide(c *netfilter.Chain, behind []bdd.Set) {
 		next[i], by[i] = w.back(c), w.Equal(codes, bdd.Small(atEnd))
 	}
 	for at, r := range slices.Backward(c.Rules) {
-		if s.useless[r] != nil {
-			continue
-		}
 		placed := rule{r, c, s.table}
 		s.decideBehind(placed, next, behind)
-		if s.removable(placed, at) && s.sameWithout(placed, next, behind) {
+		if s.useless[r] == nil && s.removable(placed, at) && s.sameWithout(placed, next, behind) {
 			s.useless[r] = s.redundant(placed, by)
-			continue
 		}
+		stays := s.useless[r] == nil
 		for i, w := range s.families {
-			before := next[i]
-			next[i] = w.before(placed, before)
-			by[i] = w.decider(placed, at, by[i])
+			next[i] = w.before(placed, next[i], stays)
+			if stays {
+				by[i] = w.decider(placed, at, by[i])
+			}
 			w.check()
 		}
 	}
@@ -397,6 +395,13 @@ func (s *sorter) sameWithout(r rule, next, behind []bdd.Set) bool {
 func (s *sorter) redundant(r rule, by []bdd.Set) *Useless {
 	u := &Useless{Table: s.table, Chain: r.chain, Rule: r.Rule, Why: Redundant}
 	at := map[int]bool{}
+	u.Passes = true
+	for _, w := range s.families {
+		u.Passes = u.Passes && w.passing(r, w.hits[r.Rule]) == w.hits[r.Rule]
+	}
+	if u.Passes {
+		return u
+	}
 	for i, w := range s.families {
 		for _, code := range w.numbersOf(w.And(w.hits[r.Rule], by[i])) {
 			if code == atEnd {

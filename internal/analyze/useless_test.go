@@ -27,9 +27,9 @@ func said(all []Useless) []string {
 			}
 			text += fmt.Sprintf(" %d", by.Rule.Number)
 		}
-		for i, yes := range []bool{u.Never, u.Outside, u.End} {
+		for i, yes := range []bool{u.Never, u.Outside, u.End, u.Passes} {
 			if yes {
-				text += [...]string{" never", " outside", " end"}[i]
+				text += [...]string{" never", " outside", " end", " passes"}[i]
 			}
 		}
 		out = append(out, text)
@@ -54,7 +54,7 @@ func TestFindUseless(t *testing.T) {
 		want  []string
 	}{
 		"one covers": {"-A FORWARD -s 10.0.0.0/8 -j DROP\n-A FORWARD -s 10.1.0.0/16 -p tcp -j ACCEPT\n-A FORWARD -s 11.0.0.0/8 -j ACCEPT\n",
-			[]string{"FORWARD 1 redundant end", "FORWARD 2 shadowed by 1"}},
+			[]string{"FORWARD 2 shadowed by 1"}},
 		"a union covers": {"-A FORWARD -s 10.0.0.0/9 -j DROP\n-A FORWARD -p udp -j ACCEPT\n-A FORWARD -s 10.128.0.0/9 -j ACCEPT\n-A FORWARD -s 10.0.0.0/8 -p tcp -j ACCEPT\n-A FORWARD -j ACCEPT\n",
 			[]string{"FORWARD 2 redundant by 5", "FORWARD 3 redundant by 5", "FORWARD 4 shadowed by 1 3"}},
 		"not quite": {"-A FORWARD -s 10.0.0.0/9 -j DROP\n-A FORWARD -s 10.128.0.0/10 -j DROP\n-A FORWARD -s 10.0.0.0/8 -j ACCEPT\n", nil},
@@ -69,20 +69,22 @@ func TestFindUseless(t *testing.T) {
 		"taken out together": {"-A FORWARD -s 10.0.0.1/32 -j ACCEPT\n-A FORWARD -s 10.0.0.0/31 -j ACCEPT\n-A FORWARD -s 10.0.0.0/32 -j ACCEPT\n", []string{"FORWARD 1 redundant by 2", "FORWARD 3 shadowed by 2"}},
 		"across a jump": {"-A FORWARD -s 10.0.0.2/32 -j ACCEPT\n-A FORWARD -j C\n-A C -s 10.0.0.2/31 -j ACCEPT\n-A C -s 10.0.0.2/32 -j ACCEPT\n-A C -s 10.0.0.3/32 -j ACCEPT\n",
 			[]string{"FORWARD 1 redundant by 2", "C 2 shadowed by FORWARD 2 outside", "C 3 shadowed by 1"}},
-		"no rule leads there":                 {"-A FORWARD -j ACCEPT\n-A C -j DROP\n", []string{"C 1 dead"}},
-		"no packet gets there":                {"-A FORWARD -j ACCEPT\n-A FORWARD -j C\n-A C -j DROP\n", []string{"FORWARD 2 shadowed by 1", "C 1 dead by FORWARD 2 outside"}},
-		"nothing of it comes in":              {"-A FORWARD -p tcp -j C\n-A C -p udp -j ACCEPT\n-A C -j ACCEPT\n", []string{"C 1 shadowed by FORWARD 1 outside"}},
-		"matches nothing":                     {"-A FORWARD -m mark --mark 1 -m mark --mark 2 -j ACCEPT\n-A INPUT -o eth0 -j DROP\n", []string{"INPUT 1 shadowed never", "FORWARD 1 shadowed never"}},
-		"back to a caller that does the same": {"-A FORWARD -j C\n-A FORWARD -j REJECT\n-A C -s 10.0.0.0/8 -j ACCEPT\n-A C -p udp -j REJECT\n", []string{"C 2 redundant end"}},
-		"callers that differ":                 {"-A FORWARD -j C\n-A INPUT -j C\n-A C -s 10.0.0.0/8 -j DROP\n-A C -p tcp -j REJECT\n", nil},
-		"a jump for nothing":                  {"-A FORWARD -j C\n-A FORWARD -p tcp -j ACCEPT\n-A C -p udp -j RETURN\n", []string{"FORWARD 1 redundant by 2 end", "C 1 redundant end"}},
-		"a goto goes home":                    {"-A FORWARD -p tcp -g C\n-A FORWARD -p tcp -j ACCEPT\n-A C -s 10.0.0.0/8 -j ACCEPT\n", []string{"FORWARD 2 shadowed by 1"}},
-		"telling is more than deciding":       {"-A FORWARD -s 10.0.0.1/32 -j ACCEPT\n-A FORWARD -j LOG\n-A FORWARD -j ACCEPT\n-A FORWARD -j LOG\n", []string{"FORWARD 4 shadowed by 3"}},
-		"a limit that leads nowhere else":     {"-A FORWARD -m limit --limit 1/sec -j ACCEPT\n-A FORWARD -p tcp -j ACCEPT\n-A FORWARD -j ACCEPT\n", []string{"FORWARD 1 redundant by 3", "FORWARD 2 redundant by 3"}},
-		"a limit that decides":                {"-A FORWARD -m limit --limit 1/sec -j ACCEPT\n-A FORWARD -m limit --limit 1/sec -j ACCEPT\n", nil},
-		"a list that is kept":                 {"-A FORWARD -m recent --set --name x -j ACCEPT\n-A FORWARD -j ACCEPT\n", nil},
-		"a list in front of nothing":          {"-A FORWARD -p tcp -j ACCEPT\n-A FORWARD -p tcp -m recent --set --name x -j DROP\n-A FORWARD -m mark --mark 1 -j REJECT\n-A FORWARD -m recent --set --name x -m mark --mark 1 -j DROP\n-A FORWARD -m mark --mark 1 -m recent --set --name x -j DROP\n", []string{"FORWARD 2 shadowed by 1", "FORWARD 5 shadowed by 3"}},
-		"what isn't understood":               {"-A FORWARD -m string --string x --algo bm -j DROP\n-A FORWARD -m string --string x --algo bm -j ACCEPT\n-A FORWARD -m string --string x --algo bm -p tcp -j ACCEPT\n", nil},
+		"no rule leads there":                    {"-A FORWARD -j ACCEPT\n-A C -j DROP\n", []string{"C 1 dead"}},
+		"no packet gets there":                   {"-A FORWARD -j ACCEPT\n-A FORWARD -j C\n-A C -j DROP\n", []string{"FORWARD 2 shadowed by 1", "C 1 dead by FORWARD 2 outside"}},
+		"nothing of it comes in":                 {"-A FORWARD -p tcp -j C\n-A C -p udp -j ACCEPT\n-A C -j ACCEPT\n", []string{"C 1 shadowed by FORWARD 1 outside"}},
+		"matches nothing":                        {"-A FORWARD -m mark --mark 1 -m mark --mark 2 -j ACCEPT\n-A INPUT -o eth0 -j DROP\n", []string{"INPUT 1 shadowed never", "FORWARD 1 shadowed never"}},
+		"back to a caller that does the same":    {"-A FORWARD -j C\n-A FORWARD -j REJECT\n-A C -s 10.0.0.0/8 -j ACCEPT\n-A C -p udp -j REJECT\n", []string{"C 2 redundant end"}},
+		"callers that differ":                    {"-A FORWARD -j C\n-A INPUT -j C\n-A C -s 10.0.0.0/8 -j DROP\n-A C -p tcp -j REJECT\n", nil},
+		"it keeps others from their work":        {"-A FORWARD -j C\n-A C -j RETURN\n-A C -s 10.0.0.0/8 -j ACCEPT\n-A C -s 11.0.0.0/8 -j DROP\n", []string{"FORWARD 1 redundant passes", "C 2 shadowed by 1", "C 3 shadowed by 1"}},
+		"a jump for nothing before what is told": {"-A FORWARD -p tcp -j C\n-A FORWARD -j LOG\n-A C -j RETURN\n", []string{"FORWARD 1 redundant passes", "C 1 redundant end"}},
+		"a jump for nothing":                     {"-A FORWARD -j C\n-A FORWARD -p tcp -j ACCEPT\n-A C -p udp -j RETURN\n", []string{"FORWARD 1 redundant passes", "C 1 redundant end"}},
+		"a goto goes home":                       {"-A FORWARD -p tcp -g C\n-A FORWARD -p tcp -j ACCEPT\n-A C -s 10.0.0.0/8 -j ACCEPT\n", []string{"FORWARD 2 shadowed by 1"}},
+		"telling is more than deciding":          {"-A FORWARD -s 10.0.0.1/32 -j ACCEPT\n-A FORWARD -j LOG\n-A FORWARD -j ACCEPT\n-A FORWARD -j LOG\n", []string{"FORWARD 4 shadowed by 3"}},
+		"a limit that leads nowhere else":        {"-A FORWARD -m limit --limit 1/sec -j ACCEPT\n-A FORWARD -p tcp -j ACCEPT\n-A FORWARD -j ACCEPT\n", []string{"FORWARD 1 redundant by 3", "FORWARD 2 redundant by 3"}},
+		"a limit that decides":                   {"-A FORWARD -m limit --limit 1/sec -j ACCEPT\n-A FORWARD -m limit --limit 1/sec -j ACCEPT\n", nil},
+		"a list that is kept":                    {"-A FORWARD -m recent --set --name x -j ACCEPT\n-A FORWARD -j ACCEPT\n", nil},
+		"a list in front of nothing":             {"-A FORWARD -p tcp -j ACCEPT\n-A FORWARD -p tcp -m recent --set --name x -j DROP\n-A FORWARD -m mark --mark 1 -j REJECT\n-A FORWARD -m recent --set --name x -m mark --mark 1 -j DROP\n-A FORWARD -m mark --mark 1 -m recent --set --name x -j DROP\n", []string{"FORWARD 2 shadowed by 1", "FORWARD 5 shadowed by 3"}},
+		"what isn't understood":                  {"-A FORWARD -m string --string x --algo bm -j DROP\n-A FORWARD -m string --string x --algo bm -j ACCEPT\n-A FORWARD -m string --string x --algo bm -p tcp -j ACCEPT\n", nil},
 		"what sets hold may change": {"-A FORWARD -m set --match-set a src -j ACCEPT\n-A FORWARD -m set --match-set a dst -j ACCEPT\n-A FORWARD -m set --match-set b src -j ACCEPT\n-A FORWARD -p tcp -m set --match-set a src -j DROP\n",
 			[]string{"FORWARD 4 shadowed by 1"}},
 		"marks":                           {"-A FORWARD -j MARK --set-xmark 0x1/0x1\n-A FORWARD -m mark ! --mark 0x1/0x1 -j ACCEPT\n-A FORWARD -m mark --mark 0x2/0x2 -j ACCEPT\n", []string{"FORWARD 2 shadowed"}},

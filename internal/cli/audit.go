@@ -31,7 +31,13 @@ the container's own address).
 
 With --from only what can be reached from an address, or from one of the addresses of a set of the policy in force, is listed.
 With --fail-on the exit status is 4 where something is found: open-to-any is what anyone outside may reach, uncertain what hangs
-on a rule that can't be told the effect of. --except leaves out ports that are meant to be so.`
+on a rule that can't be told the effect of. --except leaves out ports that are meant to be so.
+
+With --rules it lists rules that are of no use instead, in all tables, and the rules that make them so: dead (no packet gets to their
+chain), shadowed (rules before leave them nothing, one or several together) and redundant (without them the same becomes of each
+packet). That is proven for all packets, whatever sets hold and whatever a rule asks for that can't be foreseen. Rules that
+Docker and other programs look after are counted; --verbose lists them. The rules are this host's, a snapshot's, or those of FILES:
+what iptables-save, iptables -S, iptables -L or nft -j list ruleset print. --fail-on useless is for those that a person looks after.`
 
 // AuditAnswer is what "audit --json" says.
 type AuditAnswer struct {
@@ -90,6 +96,7 @@ type auditFlags struct {
 	failOn []string
 	except []string
 	html   string
+	rules  bool
 }
 
 // What --fail-on knows.
@@ -101,16 +108,26 @@ const (
 func (a *app) auditCommand() *cobra.Command {
 	var f auditFlags
 	cmd := &cobra.Command{
-		Use:     "audit",
-		Short:   "list what can be reached on this host, and from where",
-		Long:    auditLong,
-		Example: lines("quaywall audit", "quaywall audit --from 203.0.113.99", "quaywall audit --fail-on open-to-any --except 22,80,443", "quaywall audit --snapshot DIR --json"),
-		Args:    arguments(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, what := range f.failOn {
-				if what != failOpenToAny && what != failUncertain {
-					return misusedf(cmd, "--fail-on knows %s and %s, not %s", failOpenToAny, failUncertain, quoted(what))
+		Use:   "audit [--rules [FILE…]]",
+		Short: "list what can be reached on this host, and from where; or rules that are of no use",
+		Long:  auditLong,
+		Example: lines("quaywall audit", "quaywall audit --from 203.0.113.99", "quaywall audit --fail-on open-to-any --except 22,80,443", "quaywall audit --snapshot DIR --json",
+			"quaywall audit --rules", "quaywall audit --rules iptables-save.txt"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.rules {
+				return nil
+			}
+			return arguments(0)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.rules {
+				if err := f.knows(cmd, failUseless); err != nil {
+					return err
 				}
+				return a.auditRules(cmd.Context(), cmd, f, args)
+			}
+			if err := f.knows(cmd, failOpenToAny, failUncertain); err != nil {
+				return err
 			}
 			return a.audit(cmd.Context(), cmd, f)
 		},
@@ -118,10 +135,30 @@ func (a *app) auditCommand() *cobra.Command {
 	f.at.register(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&f.from, "from", "", "list only what can be reached from an address, or a set of the policy in force")
-	flags.StringSliceVar(&f.failOn, "fail-on", nil, "exit with status 4 on open-to-any, uncertain, or both")
+	flags.StringSliceVar(&f.failOn, "fail-on", nil, "exit with status 4 on open-to-any, uncertain, or both; with --rules on useless")
 	flags.StringSliceVar(&f.except, "except", nil, "ports that --fail-on leaves out, as 443 or 53/udp")
 	flags.StringVar(&f.html, "html", "", "write a page for a browser to this file as well")
+	flags.BoolVar(&f.rules, "rules", false, "list rules that are of no use: of this host, or of the files that are named")
+	for _, other := range []string{"from", "html", "except"} {
+		cmd.MarkFlagsMutuallyExclusive("rules", other)
+	}
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		if f.rules {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
 	return cmd
+}
+
+// knows tells of what --fail-on doesn't know.
+func (f *auditFlags) knows(cmd *cobra.Command, all ...string) error {
+	for _, what := range f.failOn {
+		if !slices.Contains(all, what) {
+			return misusedf(cmd, "--fail-on knows %s here, not %s", strings.Join(all, " and "), quoted(what))
+		}
+	}
+	return nil
 }
 
 func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error {
@@ -189,7 +226,7 @@ func auditNothing(h *snapshot.Host, from string) string {
 		text = "Nothing here can be reached from " + from + "."
 	}
 	for _, m := range h.Missing {
-		if m.Part == snapshot.PartSockets || m.Part == snapshot.PartContainers {
+		if m.Part == snapshot.PartSockets || m.Part == snapshot.PartContainers && !h.WithoutDocker() {
 			text += " But " + m.So + "."
 		}
 	}

@@ -119,7 +119,7 @@ func (f *explainFlags) query(text string) (packet.Query, error) {
 
 // hostFor is the host that packets are led through.
 func (a *app) hostFor(ctx context.Context, f explainFlags) (*snapshot.Host, error) {
-	host, err := a.lookOrRead(ctx, f)
+	host, err := a.lookOrRead(ctx, f.at, f.rules)
 	if err != nil || !f.policyChosen {
 		return host, err
 	}
@@ -135,16 +135,17 @@ func (a *app) hostFor(ctx context.Context, f explainFlags) (*snapshot.Host, erro
 	return planned, nil
 }
 
-func (a *app) lookOrRead(ctx context.Context, f explainFlags) (*snapshot.Host, error) {
-	if len(f.rules) == 0 {
-		seen, err := a.look(ctx, f.at)
+// lookOrRead is a host, or no more than the rules that dumps hold, where some are named.
+func (a *app) lookOrRead(ctx context.Context, at where, dumps []string) (*snapshot.Host, error) {
+	if len(dumps) == 0 {
+		seen, err := a.look(ctx, at)
 		if err != nil {
 			return nil, err
 		}
 		return seen.host, nil
 	}
 	files := collect.Files{Texts: map[string][]byte{}}
-	for _, name := range f.rules {
+	for _, name := range dumps {
 		text, err := a.dump(name)
 		if err != nil {
 			return nil, &failure{status: Usage, doing: "reading " + name, err: err}
@@ -154,7 +155,7 @@ func (a *app) lookOrRead(ctx context.Context, f explainFlags) (*snapshot.Host, e
 	}
 	host, err := files.Read()
 	if errors.Is(err, collect.ErrNoRules) {
-		return nil, &failure{status: Usage, err: fmt.Errorf("there are no rules in %s", strings.Join(f.rules, ", ")),
+		return nil, &failure{status: Usage, err: fmt.Errorf("there are no rules in %s", strings.Join(dumps, ", ")),
 			next: "give what iptables-save, iptables -S, iptables -L -n -v or nft -j list ruleset print, or a script that calls iptables"}
 	}
 	if err != nil {

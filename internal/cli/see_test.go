@@ -177,3 +177,82 @@ func TestDoctorFix(t *testing.T) {
 	see("doctor --fix --exit-code").expect(t, 0, []string{"mended: quaywall-gone"}, nil)
 	see("status").expect(t, 0, []string{"in force since"}, []string{})
 }
+
+// untidy is rules as people keep them, beside Docker's and fail2ban's.
+const untidy = `*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER-USER - [0:0]
+:LOGDROP - [0:0]
+:OLD - [0:0]
+:f2b-sshd - [0:0]
+-A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd
+-A INPUT -s 192.168.0.0/17 -j DROP
+-A INPUT -s 192.168.128.0/17 -j ACCEPT
+-A INPUT -s 192.168.0.0/16 -p tcp -m tcp --dport 22 -m comment --comment "the admin" -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT
+-A INPUT -p tcp -m multiport --dports 80,443 -j ACCEPT
+-A INPUT -j LOGDROP
+-A FORWARD -j DOCKER-USER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER-USER -j RETURN
+-A LOGDROP -j LOG
+-A LOGDROP -j DROP
+-A OLD -s 198.51.100.4/32 -j DROP
+-A OLD -j RETURN
+-A f2b-sshd -j RETURN
+COMMIT
+`
+
+const untidyPage = `ip filter (iptables-nft):
+  INPUT 4: -s 192.168.0.0/16 -p tcp -m tcp --dport 22 -j ACCEPT  # the admin
+      shadowed: rules before it together take all that it asks for, and not all of them decide as it would
+        INPUT 2: -s 192.168.0.0/17 -j DROP
+        INPUT 3: -s 192.168.128.0/17 -j ACCEPT
+  INPUT 5: -p tcp -m tcp --dport 80 -j ACCEPT
+      redundant: a rule behind it does the same
+        INPUT 6: -p tcp -m multiport --dports 80,443 -j ACCEPT
+  LOGDROP 2: -j DROP
+      redundant: what packets meet behind LOGDROP does the same
+  OLD 1: -s 198.51.100.4/32 -j DROP
+      dead: no rule leads to its chain
+  OLD 2: -j RETURN
+
+5 of 15 rules could go, one by one or all: the same would become of each packet.
+2 of Docker's, 2 of fail2ban's do nothing here, and are looked after by their programs (--verbose lists them).
+`
+
+func TestAuditRules(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "untidy.txt", untidy)
+	audit := func(args ...string) ran { return run(t, dir, append([]string{"audit", "--rules"}, args...)...) }
+	if r := audit("untidy.txt"); r.stdout != untidyPage || r.status != 0 {
+		t.Errorf("got\n%s%swant\n%s", r.stdout, r.stderr, untidyPage)
+	}
+	audit("untidy.txt", "--verbose").expect(t, 0, []string{"FORWARD 1: -j DOCKER-USER  (Docker's)\n      redundant: the chain that it leads to decides on nothing",
+		"f2b-sshd 1: -j RETURN  (fail2ban's)", "looked after by their programs.\n"}, nil)
+	audit("untidy.txt", "--fail-on", "useless").expect(t, 4, nil, nil)
+	audit("--snapshot", evidence(t), "--fail-on", "useless").expect(t, 0, []string{"Of 18 rules none that a person looks after is useless.\n8 of Docker's"}, nil)
+	audit("untidy.txt", "--fail-on", "uncertain").expect(t, 2, nil, []string{"--fail-on knows useless here"})
+	audit("untidy.txt", "--snapshot", evidence(t)).expect(t, 2, nil, []string{"not both"})
+	audit("nothing.txt").expect(t, 2, nil, []string{"reading nothing.txt"})
+	run(t, dir, "audit", "untidy.txt").expect(t, 2, nil, []string{"audit takes no arguments"})
+	write(t, dir, "empty.txt", "")
+	audit("empty.txt").expect(t, 0, []string{"There are no rules.\n"}, nil)
+	write(t, dir, "tidy.txt", "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n")
+	audit("tidy.txt").expect(t, 0, []string{"Each of the 1 rule does something to some packet.\n"}, nil)
+
+	var v cli.RulesAnswer
+	must(t, json.Unmarshal([]byte(audit("untidy.txt", "--json").stdout), &v))
+	if v.Rules != 15 || len(v.Useless) != 9 || len(v.Unread) != 0 {
+		t.Fatalf("%+v", v)
+	}
+	u := v.Useless[0]
+	if u.Keeper != "fail2ban" || u.Reason != "redundant" || u.Chain != "INPUT" || u.Rule != 1 {
+		t.Errorf("%+v", u)
+	}
+	if u = v.Useless[1]; u.Reason != "shadowed" || u.Rule != 4 || len(u.By) != 2 || u.By[1].Rule != 3 || u.Comment != "the admin" || u.Table != "ip filter" || u.Dialect != "iptables-nft" {
+		t.Errorf("%+v", u)
+	}
+}

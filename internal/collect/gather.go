@@ -81,7 +81,7 @@ func Gather(ctx context.Context, o Options) (Files, error) {
 	} else {
 		why := engine.Problem
 		if why == "" {
-			why = "there is no Docker"
+			why = snapshot.NoDocker
 		}
 		g.Reasons[fileNetworks], g.Reasons[fileContainers] = why, why
 	}

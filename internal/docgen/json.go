@@ -37,6 +37,7 @@ func answers() []answer {
 		{"trace", []string{"trace.Packet"}},
 		{"snapshot", []string{"cli.SnapshotAnswer", "cli.SnapshotMissing"}},
 		{"audit", []string{"cli.AuditAnswer", "cli.AuditEndpoint", "cli.AuditUnseen"}},
+		{"audit --rules", []string{"cli.RulesAnswer", "cli.UselessRule"}},
 		{"diff", []string{"cli.DiffAnswer", "cli.DiffChange", "cli.DiffSide"}},
 		{"doctor", []string{"cli.DoctorAnswer", "doctor.Finding"}},
 		{"services", []string{"cli.ServicesAnswer", "cli.Service"}},

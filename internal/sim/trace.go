@@ -107,6 +107,9 @@ func PlaceOf(t *netfilter.Table, c *netfilter.Chain, r *netfilter.Rule) Place {
 	return p
 }
 
+// DialectOf is who keeps a table, as steps name it.
+func DialectOf(t *netfilter.Table) string { return dialects[t.Dialect] }
+
 // tri is an answer: no, perhaps, yes.
 type tri int8
 

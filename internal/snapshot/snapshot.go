@@ -10,6 +10,7 @@ package snapshot
 
 import (
 	"net/netip"
+	"slices"
 
 	"quaywall/internal/diag"
 	"quaywall/internal/inventory"
@@ -67,6 +68,14 @@ func (h *Host) Has(p Part) bool {
 		}
 	}
 	return true
+}
+
+// NoDocker is why containers are missing of a host that has no Docker.
+const NoDocker = "there is no Docker"
+
+// WithoutDocker tells whether the host is known to have no Docker.
+func (h *Host) WithoutDocker() bool {
+	return slices.ContainsFunc(h.Missing, func(m Missing) bool { return m.Part == PartContainers && m.Why == NoDocker })
 }
 
 // Link is what an inventory leaves out of an interface.

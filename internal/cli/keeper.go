@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"quaywall/internal/inventory"
+	"quaywall/internal/netfilter"
+)
+
+// keepers are programs that write rules of their own, by the beginning of the names of their chains, or of their tables of
+// nf_tables. Rules in them come back when they are taken out.
+var keepers = []struct{ prefix, who string }{
+	{"DOCKER-USER", ""}, // made by Docker, filled by people
+	{"DOCKER", "Docker"}, {"docker-bridges", "Docker"},
+	{"ufw-user-input", ""}, {"ufw-user-output", ""}, {"ufw-user-forward", ""}, // what people told ufw
+	{"ufw6-user-input", ""}, {"ufw6-user-output", ""}, {"ufw6-user-forward", ""},
+	{"ufw-", "ufw"}, {"ufw6-", "ufw"},
+	{"firewalld", "firewalld"}, {"INPUT_ZONES", "firewalld"}, {"FORWARD_", "firewalld"}, {"IN_", "firewalld"}, {"FWD", "firewalld"},
+	{"LIBVIRT_", "libvirt"}, {"libvirt_network", "libvirt"}, {"f2b-", "fail2ban"}, {"crowdsec", "CrowdSec"}, {"CROWDSEC", "CrowdSec"},
+	{"KUBE-", "Kubernetes"}, {"cali-", "Calico"}, {"CILIUM_", "Cilium"}, {"CNI-", "CNI"}, {"NETAVARK", "Podman"}, {"netavark", "Podman"},
+	{"ts-", "Tailscale"}, {"shorewall", "Shorewall"}, {"sshguard", "sshguard"},
+}
+
+func keeperOf(name string) string {
+	for _, k := range keepers {
+		if strings.HasPrefix(name, k.prefix) {
+			return k.who
+		}
+	}
+	return ""
+}
+
+// keeper is the program that looks after a rule, "" where a person does.
+func keeper(inv *inventory.Inventory, t *netfilter.Table, c *netfilter.Chain, r *netfilter.Rule) string {
+	switch {
+	case t.IsOwn() || netfilter.IsOwnChain(c.Name):
+		return "quaywall"
+	case t.Dialect == netfilter.NFT && keeperOf(t.Name) != "":
+		return keeperOf(t.Name)
+	case t.Dialect != netfilter.NFT && keeperOf(c.Name) != "":
+		return keeperOf(c.Name)
+	case c.Name == "DOCKER-USER" && r.Text == "-j RETURN" && r == c.Rules[len(c.Rules)-1]:
+		return "Docker"
+	case t.Dialect != netfilter.NFT && c.Base != nil && dockerWrote(inv, r.Text):
+		return "Docker"
+	}
+	return keeperOfTarget(r)
+}
+
+// keeperOfTarget is who looks after a chain that a rule leads to.
+func keeperOfTarget(r *netfilter.Rule) string {
+	for _, a := range r.Actions {
+		if v, ok := a.(netfilter.Verdict); ok && v.Chain != "" {
+			switch {
+			case netfilter.IsOwnChain(v.Chain):
+				return "quaywall"
+			case v.Chain == "DOCKER-USER":
+				return "Docker"
+			}
+			return keeperOf(v.Chain)
+		}
+	}
+	return ""
+}
+
+// dockerRules are the forms of Docker's rules in chains that it shares with others (design 6-docker-rules), with what must be
+// Docker's bridges in them.
+var dockerRules = []*regexp.Regexp{
+	regexp.MustCompile(`^-o (\S+) -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT$`),
+	regexp.MustCompile(`^-i (\S+) (?:! )?-o (\S+) -j (?:ACCEPT|DROP)$`),
+	regexp.MustCompile(`^-s \S+ ! -o (\S+) -j MASQUERADE$`),
+	regexp.MustCompile(`^-o (\S+) -m addrtype --src-type LOCAL -j MASQUERADE$`),
+	regexp.MustCompile(`^-d \S+ ! -i (\S+) -j DROP$`),
+	regexp.MustCompile(`^-s (?:\S+) -d (?:\S+) -p \S+ -m \S+ --dport \d+ -j MASQUERADE$`),
+}
+
+func dockerWrote(inv *inventory.Inventory, text string) bool {
+	for _, form := range dockerRules {
+		if found := form.FindStringSubmatch(text); found != nil {
+			return !slices.ContainsFunc(found[1:], func(name string) bool { return !inv.IsDockerBridge(name) })
+		}
+	}
+	return false
+}

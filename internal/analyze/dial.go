@@ -220,17 +220,18 @@ func (a *Analyzer) notMartian(in flows, p place) flows {
 	if !p.dst.IsLoopback() {
 		return in
 	}
-	allowed := bdd.None
+	return a.within(in, a.byLoopbackRouters())
+}
+
+// byLoopbackRouters is what comes in by interfaces that loopback addresses are let in by.
+func (a *Analyzer) byLoopbackRouters() bdd.Set {
+	set := bdd.None
 	for _, i := range a.host.Inventory.Interfaces {
 		if a.isEntry(i) && a.routesLoopback(i.Name) {
-			allowed = a.Or(allowed, a.names(netfilter.InIface, []string{i.Name}))
+			set = a.Or(set, a.names(netfilter.InIface, []string{i.Name}))
 		}
 	}
-	out := flows{}
-	for st, set := range in {
-		a.add(out, st, a.And(set, allowed))
-	}
-	return out
+	return set
 }
 
 // loopbacks are the addresses that a host talks to itself by.

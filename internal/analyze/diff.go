@@ -118,8 +118,7 @@ func (a *Analyzer) everything() map[arrival]bdd.Set {
 
 // anywhere is all that may come in from outside.
 func (a *Analyzer) anywhere() bdd.Set {
-	loopback := a.addrs(netfilter.Dst, loopbacks)
-	return a.Or(a.Diff(a.entry(netip.Addr{}), loopback), a.And(a.entry(netip.IPv6Loopback()), loopback))
+	return a.Diff(a.entry(netip.Addr{}), a.addrs(netfilter.Dst, netset.MustParse("::1")))
 }
 
 // rewriting makes a stage's set one of packets as they came in.
@@ -157,6 +156,12 @@ func (a *Analyzer) untranslated(in flows, reached map[arrival]bdd.Set) {
 
 // route leads packets from behind translation to where they arrive.
 func (a *Analyzer) route(in flows, at arrival, by rewrites, reached map[arrival]bdd.Set) {
+	switch {
+	case !at.to.IsValid():
+		in = a.within(in, a.Or(a.addrs(netfilter.Dst, loopbacks).Not(), a.byLoopbackRouters()))
+	case at.to.Addr().IsLoopback():
+		in = a.within(in, a.byLoopbackRouters())
+	}
 	in = a.passAll(in, afterNAT, func(set bdd.Set) bdd.Set { return by(set, "") })
 	to := func(all netset.Set) flows {
 		if at.to.IsValid() { // its address is the same for all packets

@@ -17,8 +17,10 @@ func (c *change) endDeniedSince(ctx context.Context) {
 	}
 	again := c.asKept()
 	err := again.glance(ctx)
+	again.denied.running.close()
 	if err == nil && len(again.denied.flows) > 0 {
 		again = c.asKept()
+		defer func() { again.denied.running.close() }()
 		err = again.endDeniedAgain(ctx)
 	}
 	for _, n := range again.notices {

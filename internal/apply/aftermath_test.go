@@ -15,15 +15,31 @@ import (
 	"quaywall/internal/guard"
 	"quaywall/internal/inventory"
 	"quaywall/internal/recheck"
+	"quaywall/internal/ruleset"
 )
 
 // connections are those that run on a world.
-type connections struct{ live, ended []recheck.Flow }
+type connections struct {
+	live, ended []recheck.Flow
+	begun       []recheck.Flow // since they were listed; nil where that is not known
+	lists       int
+}
 
 func (c *connections) List(bool) (*apply.Running, error) {
-	none := func(uint16) bool { return false }
-	return &apply.Running{Flows: slices.Clone(c.live), Host: recheck.Host{
-		Listens: func(uint8, netip.AddrPort) bool { return true }, Ephemeral: none}}, nil
+	c.lists++
+	return runs(c.live), nil
+}
+
+func runs(flows []recheck.Flow) *apply.Running {
+	return &apply.Running{Flows: slices.Clone(flows), Host: recheck.Host{
+		Listens: func(uint8, netip.AddrPort) bool { return true }, Ephemeral: func(uint16) bool { return false }}}
+}
+
+func (c *connections) Begun(*apply.Running) (*apply.Running, error) {
+	if c.begun == nil {
+		return nil, nil
+	}
+	return runs(c.begun), nil
 }
 
 func (c *connections) End(_ *apply.Running, denied []recheck.Flow) error {
@@ -122,6 +138,35 @@ func TestMendGlancesAtConnections(t *testing.T) {
 	w.nft.after = func(op string) { ops = append(ops, op) }
 	if w.mend(t); !slices.Equal(ops, []string{"read", "commit", "read"}) {
 		t.Errorf("the backend did %q", ops)
+	}
+}
+
+// What began while the policy was put in force ends as what ran before; all are listed again only where it is not known what
+// began.
+func TestConnectionsThatBeginMeanwhile(t *testing.T) {
+	for name, c := range map[string]struct {
+		begun []recheck.Flow
+		lists int
+		ended []recheck.Flow
+	}{
+		"a denied one":  {[]recheck.Flow{dialled(81), dialled(80)}, 1, []recheck.Flow{dialled(82), dialled(81)}},
+		"none":          {[]recheck.Flow{}, 1, []recheck.Flow{dialled(82)}},
+		"not known":     {nil, 2, []recheck.Flow{dialled(82)}},
+		"one heard too": {[]recheck.Flow{dialled(82)}, 1, []recheck.Flow{dialled(82), dialled(82)}},
+	} {
+		w := newWorld(t)
+		running := &connections{live: []recheck.Flow{dialled(80), dialled(82)}, begun: c.begun}
+		w.Running = running
+		w.put(t, 80)
+		if running.lists != c.lists || !slices.EqualFunc(running.ended, c.ended, isSame) {
+			t.Errorf("%s: listed %d times, ended %+v", name, running.lists, running.ended)
+		}
+		for _, f := range c.ended {
+			kept := func(o ruleset.Flow) bool { return o.Server == f.Orig.Dst }
+			if !slices.ContainsFunc(w.nft.flows, kept) {
+				t.Errorf("%s: %v may come back: %v", name, f.Orig.Dst, w.nft.flows)
+			}
+		}
 	}
 }
 

@@ -72,7 +72,7 @@ func (h *Host) locked(ctx context.Context, doing string, wait time.Duration, f f
 		return h.failed(ctx, doing, err)
 	}
 	c := &change{host: h, ns: here()}
-	defer c.ns.close()
+	defer c.close()
 	if l.Squatter != nil {
 		c.note("%v has taken the name of quaywall's lock; it is no quaywall: end it", l.Squatter)
 	}
@@ -141,7 +141,7 @@ func (c *change) refuse() error {
 		return nil
 	}
 	if c.comesBack() {
-		c.denied.flows = nil // whoever is here goes on
+		c.denied.forget() // whoever is here goes on
 		return nil
 	}
 	err := &RefusedError{Cuts: c.cuts, Because: c.found.Because, Err: c.blind}

@@ -98,6 +98,11 @@ type change struct {
 	steps   []Step
 }
 
+func (c *change) close() {
+	c.ns.close()
+	c.denied.running.close()
+}
+
 func (c *change) note(format string, args ...any) {
 	c.told.Lock()
 	defer c.told.Unlock()

@@ -32,10 +32,10 @@ type EndedLine struct {
 // denied is what is known of the connections that run and that the policy denies.
 type denied struct {
 	known     bool                     // they were looked at
-	flows     []recheck.Flow           // of the last look
+	flows     []recheck.Flow           // of the last look at all, and of those at what began since
 	lines     map[recheck.Tuple]string // of all looks, by their two ends
 	uncertain int
-	running   *Running
+	running   *Running // of the last look at all
 	judge     *recheck.Judge
 }
 
@@ -53,13 +53,12 @@ func (c *change) listDenied() {
 		c.note("connections that the policy denies go on, since Docker doesn't answer: which ports it publishes is not known")
 		return
 	}
-	running, err := c.host.Running.List(recheck.AsksForInterfaces(c.policy))
+	d := &c.denied
+	running, err := d.look(c.host.Running, recheck.AsksForInterfaces(c.policy))
 	if err != nil {
 		c.note("connections that the policy denies may go on, since the live ones are not known: %v", err)
 		return
 	}
-	d := &c.denied
-	d.known, d.running, d.flows, d.uncertain = true, running, nil, 0
 	if d.lines == nil {
 		d.lines = map[recheck.Tuple]string{}
 	}
@@ -76,6 +75,35 @@ func (c *change) listDenied() {
 			d.uncertain++
 		}
 	}
+}
+
+// look lists the connections to be judged: all, or those that began since the look before, besides which what that found
+// still holds.
+func (d *denied) look(c Connections, routes bool) (*Running, error) {
+	var more *Running
+	var err error
+	if d.running != nil {
+		more, err = c.Begun(d.running)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if more != nil {
+		d.running.Sockets = more.Sockets
+		return more, nil
+	}
+	d.forget()
+	if d.running, err = c.List(routes); err != nil {
+		return nil, err
+	}
+	d.known = true
+	return d.running, nil
+}
+
+// forget makes the next look one at all connections.
+func (d *denied) forget() {
+	d.running.close()
+	d.running, d.flows, d.uncertain = nil, nil, 0
 }
 
 // ends are the two ends of a connection, whichever side was seen first: that differs between two looks at one whose

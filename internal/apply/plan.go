@@ -44,7 +44,7 @@ func (h *Host) Plan(ctx context.Context, o Options) (*Plan, error) {
 		return nil, h.failed(ctx, doing, err)
 	}
 	c := &change{host: h, opts: o, ns: here()}
-	defer c.ns.close()
+	defer c.close()
 	err := c.readState(false)
 	if err == nil {
 		err = c.prepare(ctx)

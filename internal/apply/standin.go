@@ -41,6 +41,7 @@ func (c *change) standIn(ctx context.Context, cause error) error {
 			Next: "apply it once more to have it in force"}
 	}
 	name := PolicyName(c.record.File, c.record.Hash)
+	c.denied.forget()
 	c.back, c.denied, c.cuts = c.record, denied{}, nil
 	err := c.prepare(ctx)
 	if err == nil {

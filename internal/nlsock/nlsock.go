@@ -87,7 +87,7 @@ func (s *Socket) Dump(typ uint16, body []byte, each func(message []byte)) error 
 		return err
 	}
 	for {
-		done, err := s.receive(func(typ uint16, message []byte) (bool, error) {
+		done, err := s.receive(0, func(typ uint16, _ uint32, message []byte) (bool, error) {
 			if typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR {
 				return true, errnoOf(message)
 			}
@@ -100,12 +100,29 @@ func (s *Socket) Dump(typ uint16, body []byte, each func(message []byte)) error 
 	}
 }
 
-// receive takes one datagram apart.
-func (s *Socket) receive(each func(typ uint16, message []byte) (done bool, err error)) (done bool, err error) {
-	n, _, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC)
+// Join subscribes to a multicast group.
+func (s *Socket) Join(group int) error {
+	return unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
+}
+
+// Heard gives what came from groups since it was called last, and doesn't wait. The error is ENOBUFS where messages were lost.
+func (s *Socket) Heard(each func(message []byte)) error {
+	for {
+		none, err := s.receive(unix.MSG_DONTWAIT, func(_ uint16, _ uint32, message []byte) (bool, error) { each(message); return false, nil })
+		if none || err != nil {
+			return err
+		}
+	}
+}
+
+// receive takes one datagram apart. With MSG_DONTWAIT it is done where there is none.
+func (s *Socket) receive(flags int, each func(typ uint16, sequence uint32, message []byte) (done bool, err error)) (done bool, err error) {
+	n, _, err := unix.Recvfrom(s.fd, s.buffer, flags|unix.MSG_TRUNC)
 	switch {
 	case errors.Is(err, unix.EINTR):
 		return false, nil
+	case errors.Is(err, unix.EAGAIN) && flags&unix.MSG_DONTWAIT != 0:
+		return true, nil
 	case errors.Is(err, unix.EAGAIN), n > len(s.buffer):
 		return true, errCutShort
 	case err != nil:
@@ -116,7 +133,7 @@ func (s *Socket) receive(each func(typ uint16, message []byte) (done bool, err e
 		if length < unix.NLMSG_HDRLEN || length > len(b) {
 			return true, errCutShort
 		}
-		if done, err := each(binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:length]); done || err != nil {
+		if done, err := each(binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:length]); done || err != nil {
 			return true, err
 		}
 		b = b[min((length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
@@ -135,8 +152,8 @@ func errnoOf(message []byte) error {
 	return nil
 }
 
-// atOnce is how many requests go by one system call: their answers must have room, if need be in a queue of the
-// default size.
+// atOnce is how many requests go by one system call: were all of them refused, the answers would have to have room, if need be
+// in a queue of the default size.
 const atOnce = 100
 
 // Send makes requests, and gives how many succeeded. One that is refused keeps none of the others from being made; the
@@ -144,19 +161,24 @@ const atOnce = 100
 func (s *Socket) Send(typ, flags uint16, bodies iter.Seq[[]byte], pass ...error) (succeeded int, err error) {
 	var b []byte
 	var refused error
-	waiting := 0
+	last, waiting := 0, 0 // where the last request begins
 	flush := func() error {
 		if waiting == 0 {
 			return nil
 		}
-		n, first, err := s.answers(b, waiting, pass)
-		succeeded += n
+		// The kernel takes them in order, and tells of each that it refuses: the last one's answer says that all are made.
+		binary.NativeEndian.PutUint16(b[last+6:], flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+		failed, first, err := s.answers(b, pass)
+		if err == nil {
+			succeeded += waiting - failed
+		}
 		refused = cmp.Or(refused, first)
 		b, waiting = b[:0], 0
 		return err
 	}
 	for body := range bodies {
-		b = s.message(b, typ, flags|unix.NLM_F_ACK, body)
+		last = len(b)
+		b = s.message(b, typ, flags, body)
 		if waiting++; waiting == atOnce {
 			if err := flush(); err != nil {
 				return succeeded, err
@@ -169,28 +191,25 @@ func (s *Socket) Send(typ, flags uint16, bodies iter.Seq[[]byte], pass ...error)
 	return succeeded, refused
 }
 
-// answers makes requests that are written already; refused is the first error of one of them, err that of the socket.
-func (s *Socket) answers(requests []byte, waiting int, pass []error) (succeeded int, refused, err error) {
+// answers makes requests that are written already. It gives how many failed; refused is the first error of one of them, err
+// that of the socket.
+func (s *Socket) answers(requests []byte, pass []error) (failed int, refused, err error) {
 	if err := s.send(requests); err != nil {
 		return 0, nil, err
 	}
-	for waiting > 0 {
-		_, err := s.receive(func(typ uint16, message []byte) (bool, error) {
+	for done := false; !done && err == nil; {
+		done, err = s.receive(0, func(typ uint16, sequence uint32, message []byte) (bool, error) {
 			if typ != unix.NLMSG_ERROR {
 				return false, nil
 			}
-			waiting--
-			switch err := errnoOf(message); {
-			case err == nil:
-				succeeded++
-			case !slices.Contains(pass, err):
-				refused = cmp.Or(refused, err)
+			if err := errnoOf(message); err != nil {
+				failed++
+				if !slices.Contains(pass, err) {
+					refused = cmp.Or(refused, err)
+				}
 			}
-			return false, nil
+			return sequence == s.sequence, nil
 		})
-		if err != nil {
-			return succeeded, refused, err
-		}
 	}
-	return succeeded, refused, nil
+	return failed, refused, err
 }

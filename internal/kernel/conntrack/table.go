@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +56,51 @@ func List() ([]recheck.Flow, error) {
 		return nil, fmt.Errorf("listing the connections that run: %w", err)
 	}
 	return flows, nil
+}
+
+// Begun listens for flows that begin.
+type Begun struct{ socket *nlsock.Socket }
+
+// eventsFile says whether connection tracking tells of its flows.
+const eventsFile = "/proc/sys/net/netfilter/nf_conntrack_events"
+
+// Listen begins to listen. What is listed after that, and what is heard, is all there is. Nil is a kernel that tells nothing,
+// or knows of no flow: that is listed again as fast, and it may not know yet whom to tell.
+func Listen() *Begun {
+	tells, err := os.ReadFile(eventsFile)
+	if n, unknown := count(); err != nil || unknown != nil || n == 0 || strings.TrimSpace(string(tells)) == "0" {
+		return nil
+	}
+	socket, err := nlsock.Open(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil
+	}
+	if socket.Join(unix.NFNLGRP_CONNTRACK_NEW) != nil {
+		socket.Close()
+		return nil
+	}
+	return &Begun{socket}
+}
+
+// Close ends the listening.
+func (b *Begun) Close() {
+	if b != nil {
+		b.socket.Close()
+	}
+}
+
+// Flows are those that began since it was called last. It is not ok where that is not known: then they have to be listed.
+func (b *Begun) Flows() (flows []recheck.Flow, ok bool) {
+	if b == nil {
+		return nil, false
+	}
+	err := b.socket.Heard(func(message []byte) {
+		if f, live := decode(message); live {
+			f.Key = slices.Clone(f.Key)
+			flows = append(flows, f)
+		}
+	})
+	return flows, err == nil
 }
 
 // count is how many flows the network namespace of the calling thread has.

@@ -16,6 +16,7 @@ func (l *loader) checkRules() {
 		section := l.checkSection(s, r)
 		if !l.list.HasErrors() {
 			section.warnShadowed()
+			section.warnRepeated()
 			section.warnLikeDefault()
 		}
 	}
@@ -66,6 +67,7 @@ func (l *loader) checkSection(s Section, r *resolver) *section {
 		c := ruleCheck{loader: l, resolver: r, rule: rule, syntax: l.syntax[s][i], from: familiesOf(from), to: familiesOf(to)}
 		section.sides = append(section.sides, [2][]cover.Addrs{from, to})
 		section.dead = append(section.dead, c.neverMatches())
+		section.repeated = append(section.repeated, false)
 		c.warnInverted(rule.From, c.syntax.from, c.to)
 		c.warnInverted(rule.To, c.syntax.to, c.from)
 		c.warnInterfaces(s)

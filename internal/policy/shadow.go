@@ -80,9 +80,10 @@ func (r *resolver) inverted(a Addresses) cover.Addrs {
 type section struct {
 	*loader
 	*resolver
-	number Section
-	dead   []bool             // rules that were told of already
-	sides  [][2][]cover.Addrs // from and to of each rule, in parts
+	number   Section
+	dead     []bool             // rules that were told of already
+	repeated []bool             // rules that those behind them make needless
+	sides    [][2][]cover.Addrs // from and to of each rule, in parts
 }
 
 func (s *section) rules() []Rule { return s.policy.Rules(s.number) }
@@ -128,6 +129,15 @@ func (t Traffic) span() cover.Traffic {
 // maxShadowed is of how many rules it is told: to name the one that shadows them means going through all before it.
 const maxShadowed = 50
 
+// addTo adds a rule to an index, unless it covers the rule.
+func (s *section) addTo(index *cover.Index, i int) (region cover.Region, covered bool) {
+	region = s.region(i)
+	if covered = index.Covers(region); !covered {
+		index.Add(region)
+	}
+	return region, covered
+}
+
 // warnShadowed tells of rules to which earlier ones leave nothing.
 func (s *section) warnShadowed() {
 	index := cover.New()
@@ -136,9 +146,8 @@ func (s *section) warnShadowed() {
 		if s.dead[i] {
 			continue
 		}
-		region := s.region(i)
-		if !index.Covers(region) {
-			index.Add(region)
+		region, covered := s.addTo(index, i)
+		if !covered {
 			continue
 		}
 		s.dead[i] = true
@@ -189,17 +198,66 @@ func sameAddresses(a, b Addresses) bool {
 	return a.Not == b.Not && a.Host == b.Host && a.Network == b.Network && slices.Equal(a.Sets, b.Sets) && a.Inline.Equal(b.Inline)
 }
 
-// warnLikeDefault tells of rules at the end that do what happens without them as well. A rule that logs or limits does
-// more; a network's own addresses are opened by rules alone, whatever the default is.
-func (s *section) warnLikeDefault() {
-	rules, told := s.rules(), 0
+// plain tells whether a rule does nothing but allow, deny or reject.
+func (r Rule) plain() bool { return !r.Log && r.Limit.IsZero() }
+
+// defaultFrom is the place of the first of the rules at the end that do what happens without them as well. A rule that logs
+// or limits does more; a network's own addresses are opened by rules alone, whatever the default is.
+func (s *section) defaultFrom() int {
+	rules := s.rules()
 	for i := len(rules) - 1; i >= 0; i-- {
-		r := rules[i]
-		if r.Verb != s.policy.Default(s.number).Verb || r.Log || !r.Limit.IsZero() || r.To.Network != "" {
-			return
+		if r := rules[i]; r.Verb != s.policy.Default(s.number).Verb || !r.plain() || r.To.Network != "" {
+			return i + 1
 		}
+	}
+	return 0
+}
+
+// warnLikeDefault tells of those.
+func (s *section) warnLikeDefault() {
+	first, told := s.defaultFrom(), 0
+	for i := len(s.rules()) - 1; i >= first; i-- {
 		if told++; !s.dead[i] && told <= maxShadowed {
 			s.warnRule(i, fmt.Sprintf("the rule does what the default of %s does anyway", s.number), "remove it")
 		}
 	}
+}
+
+// warnRepeated tells of rules whose packets those right behind them treat alike. A rule of another verb ends such a row, and
+// so does one that nothing is left to: it would have something without those before it.
+func (s *section) warnRepeated() {
+	rules := s.rules()
+	index, told := cover.New(), 0
+	last := s.defaultFrom() - 1
+	for i := last; i >= 0; i-- {
+		r := rules[i]
+		switch {
+		case !r.plain():
+			index, last = cover.New(), i-1
+			continue
+		case i < last && r.Verb != rules[i+1].Verb:
+			index, last = cover.New(), i
+		}
+		if s.dead[i] {
+			continue
+		}
+		region, covered := s.addTo(index, i)
+		if !covered {
+			continue
+		}
+		s.repeated[i] = true
+		if told++; told <= maxShadowed {
+			s.warnRule(i, "the rule changes nothing: "+s.repeatedBy(i, last, region), "remove it")
+		}
+	}
+}
+
+// repeatedBy says which of the rules behind one, as far as the last, do the same.
+func (s *section) repeatedBy(i, last int, region cover.Region) string {
+	for j := i + 1; j <= last; j++ {
+		if !s.dead[j] && !s.repeated[j] && cover.Alone(s.region(j), region) {
+			return s.rules()[j].Origin() + " does the same for all of it"
+		}
+	}
+	return "those behind it together do the same for all of it"
 }

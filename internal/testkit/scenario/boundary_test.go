@@ -204,7 +204,7 @@ func (d doomed) repairs() {
 	d.Helper()
 	whole := d.agentKnows()
 	d.untilThrough("an agent that mends Docker's rules", 60, 3, func(n int) bool {
-		return d.diesMending(n, "iptables -t nat -F; iptables -F")
+		return d.diesMending(n, "iptables -t nat -F; iptables -F", "Docker's")
 	}, func(n int) {
 		a := d.agent()
 		d.until(fmt.Sprintf("Docker's rules after call %d", n), func() bool { return slices.Equal(dockersRules(d.world), whole) && d.mended() })
@@ -218,7 +218,7 @@ const ownRulesGo = "for table in raw mangle; do iptables -t $table -F; ip6tables
 // mends kills an agent that puts quaywall's own rules back. The next one does.
 func (d doomed) mends() {
 	d.Helper()
-	d.untilThrough("an agent that mends", 60, 3, func(n int) bool { return d.diesMending(n, ownRulesGo) }, func(n int) {
+	d.untilThrough("an agent that mends", 60, 3, func(n int) bool { return d.diesMending(n, ownRulesGo, "quaywall's") }, func(n int) {
 		a := d.agent()
 		d.until(fmt.Sprintf("the policy after call %d", n), d.mended)
 		a.Kill()
@@ -263,8 +263,9 @@ func (d doomed) agent() *firewall.Process {
 	return p
 }
 
-// diesMending has an agent see damage, and die before the Nth call after that. It tells whether that was before all was mended.
-func (d doomed) diesMending(n int, damage string) bool {
+// diesMending has an agent see damage, and die before the Nth call after that. It tells whether that was before somebody's rules
+// were back.
+func (d doomed) diesMending(n int, damage, whose string) bool {
 	d.Helper()
 	if err := os.RemoveAll(d.now); err != nil {
 		d.Fatal(err)
@@ -272,7 +273,7 @@ func (d doomed) diesMending(n int, damage string) bool {
 	p := d.start(n, d.now, "agent")
 	d.until("the agent", func() bool { return strings.Contains(p.Log(), "Docker answers") })
 	d.host.MustExec(d.T, "sh", "-c", "touch "+d.now+"; "+damage)
-	return d.dies(p, func() bool { return strings.Contains(p.Log(), "they are back") })
+	return d.dies(p, func() bool { return strings.Contains(p.Log(), "somebody changed "+whose+" rules: they are back") })
 }
 
 // dies waits for an agent to be killed, or to be through with something. It tells whether it was killed before.

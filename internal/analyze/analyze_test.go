@@ -1,6 +1,8 @@
 package analyze
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -8,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"quaywall/internal/bdd"
 	"quaywall/internal/netfilter"
 	"quaywall/internal/parse/iptsave"
+	"quaywall/internal/snapshot"
 	"quaywall/internal/testkit/dockerhost"
 )
 
@@ -90,10 +94,50 @@ func TestAudit(t *testing.T) {
 		"what isn't understood": {before("DOCKER-FORWARD", "-i eth0 -m string --string x --algo bm -j ACCEPT"), all},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := rows(Audit(&host(t, test.edit).Host, nil)); !slices.Equal(got, test.want) {
+			if got := rows(audit(t, &host(t, test.edit).Host)); !slices.Equal(got, test.want) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			}
 		})
+	}
+}
+
+func audit(t testing.TB, h *snapshot.Host) []Endpoint {
+	t.Helper()
+	all, err := Audit(context.Background(), h, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func compare(t testing.TB, before, after *snapshot.Host) Difference {
+	t.Helper()
+	d, err := Compare(context.Background(), before, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestBounds: an analysis ends when it is told to, and before it takes all of a host's memory.
+func TestBounds(t *testing.T) {
+	u := bdd.New()
+	tangle := func(ctx context.Context, most int) (err error) {
+		defer stopped(&err)
+		bound(ctx, u, most)
+		set := bdd.None
+		for i := range uint64(1 << 20) { // addresses that have nothing in common
+			set = u.Or(set, u.Equal(bdd.Field{First: 0, Bits: 32}, bdd.Small(i*2654435761%(1<<32))))
+		}
+		return nil
+	}
+	if err := tangle(context.Background(), 1<<17); !errors.Is(err, ErrTooLarge) || u.Nodes() > 1<<17+1<<16+1 {
+		t.Errorf("%d nodes: %v", u.Nodes(), err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := tangle(ctx, mostOfHost); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 
@@ -103,7 +147,7 @@ func TestChainsOfNAT(t *testing.T) {
 	drop := &netfilter.Rule{Actions: []netfilter.Action{netfilter.Verdict{Kind: netfilter.Drop}}}
 	h.Host.Rules.Tables = append(h.Host.Rules.Tables, &netfilter.Table{Family: netfilter.Inet, Name: "late", Chains: []*netfilter.Chain{{Name: "late",
 		Base: &netfilter.Base{Type: netfilter.NAT, Hook: netfilter.Prerouting, Priority: -90, Policy: netfilter.Accept}, Rules: []*netfilter.Rule{drop}}}})
-	open := slices.DeleteFunc(Audit(&h.Host, nil), func(e Endpoint) bool { return len(e.OpenTo) == 0 })
+	open := slices.DeleteFunc(audit(t, &h.Host), func(e Endpoint) bool { return len(e.OpenTo) == 0 })
 	want := []string{"0.0.0.0:10000 c1 dnat 172.17.0.2:8000: any by eth0", "0.0.0.0:10001 c1 dnat 172.17.0.2:8001: any by eth0"}
 	if got := rows(open); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -116,7 +160,7 @@ func TestCompare(t *testing.T) {
 		"203.0.114.0-255.255.255.255"
 	const dialled = "0.0.0.0-172.17.255.254 172.18.0.0-203.0.113.254 203.0.114.0-255.255.255.255"
 	h := host(t, asItIs)
-	if d := Compare(&h.Host, &host(t, asItIs).Host); !d.Equal() {
+	if d := compare(t, &h.Host, &host(t, asItIs).Host); !d.Equal() {
 		t.Errorf("a host differs from itself: %+v", d)
 	}
 	for name, test := range map[string]struct {
@@ -141,7 +185,7 @@ func TestCompare(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := Compare(&h.Host, &host(t, test.edit).Host)
+			d := compare(t, &h.Host, &host(t, test.edit).Host)
 			var got []string
 			for kind, changes := range map[string][]Change{"gained": d.Gained, "lost": d.Lost, "moved": d.Moved} {
 				for _, c := range changes {
@@ -187,7 +231,7 @@ func BenchmarkAudit(b *testing.B) {
 	h.Host.Rules.Tables, _ = iptsave.Parse(h.Rules, iptsave.Options{Family: netfilter.IPv4})
 	b.ReportAllocs()
 	for b.Loop() {
-		if all := Audit(&h.Host, nil); len(all) != 15_000 {
+		if all := audit(b, &h.Host); len(all) != 15_000 {
 			b.Fatal(len(all))
 		}
 	}

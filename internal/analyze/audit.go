@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"net/netip"
 	"slices"
@@ -40,17 +41,19 @@ type Opening struct {
 	All   netset.Set // that may come by the interface at all
 }
 
-// Audit finds everything that can be dialled on a host, in both families, by port. Sets are names for sets of addresses.
-func Audit(h *snapshot.Host, sets map[string]netset.Set) []Endpoint {
-	var all []Endpoint
+// Audit finds everything that can be dialled on a host, in both families, by port. Sets are names for sets of addresses. The
+// error is ErrTooLarge, or the context's.
+func Audit(ctx context.Context, h *snapshot.Host, sets map[string]netset.Set) (all []Endpoint, err error) {
+	defer stopped(&err)
 	for _, family := range []netfilter.Family{netfilter.IPv4, netfilter.IPv6} {
 		a := New(h, family)
+		bound(ctx, a.Universe, mostOfHost)
 		all = append(all, a.endpoints(sets)...)
 	}
 	slices.SortStableFunc(all, func(x, y Endpoint) int {
 		return cmp.Or(cmp.Compare(x.Port, y.Port), cmp.Compare(x.Proto, y.Proto), x.Addr.Compare(y.Addr))
 	})
-	return all
+	return all, nil
 }
 
 // candidate is a target to be dialled, by an address or by all of the host's.

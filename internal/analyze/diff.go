@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"cmp"
+	"context"
 	"net/netip"
 	"slices"
 
@@ -49,11 +50,13 @@ const Most = 1000
 // Equal tells whether there is no difference.
 func (d Difference) Equal() bool { return len(d.Gained)+len(d.Lost)+len(d.Moved) == 0 }
 
-// Compare finds all that two hosts let in differently from outside, for connections that begin. Nobody has to listen.
-func Compare(before, after *snapshot.Host) Difference {
-	var d Difference
+// Compare finds all that two hosts let in differently from outside, for connections that begin. Nobody has to listen. The
+// error is ErrTooLarge, or the context's.
+func Compare(ctx context.Context, before, after *snapshot.Host) (d Difference, err error) {
+	defer stopped(&err)
 	for _, family := range []netfilter.Family{netfilter.IPv4, netfilter.IPv6} {
 		f := newFields(family, interfacesOf(before, after))
+		bound(ctx, f.Universe, mostOfHost)
 		a, b := newAnalyzer(before, f), newAnalyzer(after, f)
 		was, is := a.everything(), b.everything()
 		all, now := a.union(was), b.union(is)
@@ -69,7 +72,7 @@ func Compare(before, after *snapshot.Host) Difference {
 	for _, all := range [][]Change{d.Gained, d.Lost, d.Moved} {
 		slices.SortStableFunc(all, byService)
 	}
-	return d
+	return d, nil
 }
 
 // byService puts changes of services in front, by port, so that both families of one stand together.

@@ -1,6 +1,8 @@
 package analyze
 
 import (
+	"context"
+
 	"quaywall/internal/bdd"
 	"quaywall/internal/netfilter"
 )
@@ -55,17 +57,12 @@ type exit struct {
 	code  uint64           // of what ends; 0 for what nobody knows
 }
 
-func newFlow(t *netfilter.Table, family netfilter.Family, ifaces []string) *flow {
-	return &flow{space: newOpenSpace(family, ifaces), table: t, only: bdd.All, bounds: map[*netfilter.Rule]bounds{}, effects: map[*netfilter.Rule]*effect{},
+func newFlow(ctx context.Context, t *netfilter.Table, family netfilter.Family, ifaces []string) *flow {
+	w := &flow{space: newOpenSpace(family, ifaces), table: t, only: bdd.All, bounds: map[*netfilter.Rule]bounds{}, effects: map[*netfilter.Rule]*effect{},
 		reach: map[*netfilter.Chain]bdd.Set{}, hits: map[*netfilter.Rule]bdd.Set{}, returns: map[*netfilter.Chain]bdd.Set{},
 		changes: map[*netfilter.Chain]bool{}, entered: map[entering]bdd.Set{}, codes: map[string]uint64{}, becomes: map[*netfilter.Chain]bdd.Set{}, parts: map[*netfilter.Chain]relation{}}
-}
-
-// check gives up on a table that takes too much memory.
-func (w *flow) check() {
-	if w.Nodes() > mostNodes {
-		panic(tooLarge{})
-	}
+	bound(ctx, w.Universe, mostOfTable)
+	return w
 }
 
 // entry is what may get to a base chain at all.
@@ -149,7 +146,6 @@ func (w *flow) walk(c *netfilter.Chain, in bdd.Set, note bool) (returned bdd.Set
 		on, back := w.through(placed, hit, note)
 		in = w.Or(w.Diff(in, w.bound(placed).must), on)
 		returned = w.Or(returned, back)
-		w.check()
 	}
 	return w.Or(returned, in)
 }

@@ -1,6 +1,8 @@
 package analyze
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -50,8 +52,8 @@ type Unsorted struct {
 }
 
 // FindUseless looks for useless rules in all tables of IPv4 and IPv6. It looks at nothing but the rules: what a named set
-// holds, which addresses are the host's, and what state a connection is in may be anything.
-func FindUseless(rules *netfilter.Rules) (all []Useless, unsorted []Unsorted) {
+// holds, which addresses are the host's, and what state a connection is in may be anything. The error is the context's.
+func FindUseless(ctx context.Context, rules *netfilter.Rules) (all []Useless, unsorted []Unsorted, err error) {
 	for _, t := range rules.Tables {
 		var families []netfilter.Family
 		switch t.Family {
@@ -63,13 +65,19 @@ func FindUseless(rules *netfilter.Rules) (all []Useless, unsorted []Unsorted) {
 			unsorted = append(unsorted, Unsorted{t, "it is for other packets than those of IP"})
 			continue
 		}
-		found, why := sortOut(t, families)
+		found, why, err := sortOut(ctx, t, families)
+		switch {
+		case errors.Is(err, ErrTooLarge):
+			why = err.Error()
+		case err != nil:
+			return nil, nil, err
+		}
 		if why != "" {
 			unsorted = append(unsorted, Unsorted{t, why})
 		}
 		all = append(all, found...)
 	}
-	return all, unsorted
+	return all, unsorted, nil
 }
 
 // sorter finds the useless rules of a table. What is true of a rule has to be so in each family.
@@ -81,29 +89,17 @@ type sorter struct {
 	decided  map[*netfilter.Chain]bool
 }
 
-// mostNodes bounds the diagrams of a table in one family: 200 MB.
-const mostNodes = 8 << 20
-
-// tooLarge is thrown where a table takes more.
-type tooLarge struct{}
-
-func sortOut(t *netfilter.Table, families []netfilter.Family) (all []Useless, why string) {
+// sortOut finds the useless rules of a table, or says why that can't be done.
+func sortOut(ctx context.Context, t *netfilter.Table, families []netfilter.Family) (all []Useless, why string, err error) {
 	chains, circle := sorted(t)
 	if circle != "" {
-		return nil, "its chains lead in a circle by " + circle
+		return nil, "its chains lead in a circle by " + circle, nil
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			if _, ok := r.(tooLarge); !ok {
-				panic(r)
-			}
-			all, why = nil, "its rules are too tangled to be compared"
-		}
-	}()
+	defer stopped(&err)
 	s := &sorter{table: t, useless: map[*netfilter.Rule]*Useless{}, sites: map[string]int{}, decided: map[*netfilter.Chain]bool{}}
 	host := interfacesIn(nil, &netfilter.Rules{Tables: []*netfilter.Table{t}})
 	for _, f := range families {
-		w := newFlow(t, f, host)
+		w := newFlow(ctx, t, f, host)
 		w.all(chains)
 		s.families = append(s.families, w)
 	}
@@ -123,7 +119,7 @@ func sortOut(t *netfilter.Table, families []netfilter.Family) (all []Useless, wh
 			}
 		}
 	}
-	return parted(all), ""
+	return parted(all), "", nil
 }
 
 // parted makes one of rules of nf_tables that are read as several, and leaves them out where not all of them are useless.
@@ -324,7 +320,6 @@ func (s *sorter) decide(c *netfilter.Chain, behind []bdd.Set) {
 			if stays {
 				by[i] = w.decider(placed, at, by[i])
 			}
-			w.check()
 		}
 	}
 	for i, w := range s.families {

@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -128,7 +129,7 @@ func TestUselessAgainstSimulator(t *testing.T) {
 			t.Fatal(problems)
 		}
 		table := tables[0]
-		found, unsorted := FindUseless(&netfilter.Rules{Tables: tables})
+		found, unsorted := findUseless(t, &netfilter.Rules{Tables: tables})
 		if len(unsorted) > 0 {
 			t.Fatal(unsorted)
 		}
@@ -139,7 +140,7 @@ func TestUselessAgainstSimulator(t *testing.T) {
 		}
 		var queries []packet.Query
 		s := sim.New(hostWith(tables))
-		w := newFlow(table, netfilter.IPv4, interfacesIn([]string{"eth0", "docker0"}, &netfilter.Rules{Tables: tables}))
+		w := newFlow(context.Background(), table, netfilter.IPv4, interfacesIn([]string{"eth0", "docker0"}, &netfilter.Rules{Tables: tables}))
 		chains, _ := sorted(table)
 		w.only = w.simulable()
 		w.all(chains)

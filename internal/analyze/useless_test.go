@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -46,6 +47,15 @@ func filter(rules string) string {
 		}
 	}
 	return "*filter\n" + heads + rules + "COMMIT\n"
+}
+
+func findUseless(t testing.TB, rules *netfilter.Rules) ([]Useless, []Unsorted) {
+	t.Helper()
+	all, unsorted, err := FindUseless(context.Background(), rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all, unsorted
 }
 
 func TestFindUseless(t *testing.T) {
@@ -94,7 +104,7 @@ func TestFindUseless(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sets := []*netfilter.Set{{Name: "a", Type: "hash:ip", Parts: []netfilter.Kind{netfilter.Address}}, {Name: "b", Type: "hash:ip", Parts: []netfilter.Kind{netfilter.Address}}}
 			tables, problems := iptsave.Parse(filter(test.rules), iptsave.Options{Family: netfilter.IPv4, Sets: sets})
-			found, unsorted := FindUseless(&netfilter.Rules{Tables: tables})
+			found, unsorted := findUseless(t, &netfilter.Rules{Tables: tables})
 			if got := said(found); !slices.Equal(got, test.want) {
 				t.Errorf("got %q, want %q %v %v", got, test.want, unsorted, problems)
 			}
@@ -117,7 +127,7 @@ func TestFindUselessNFT(t *testing.T) {
 {"rule": {"family": "inet", "table": "t", "chain": "web", "handle": 10, "expr": [{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 81}}, {"accept": null}]}},
 {"rule": {"family": "inet", "table": "t", "chain": "web", "handle": 11, "expr": [{"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}}]}`
 	tables, problems := nftjson.Parse(text, "dump")
-	found, unsorted := FindUseless(&netfilter.Rules{Tables: tables})
+	found, unsorted := findUseless(t, &netfilter.Rules{Tables: tables})
 	want := []string{"in 4 shadowed by 3", "in 6 shadowed by 3 5", "in 7 shadowed by 3 5", "web 1 shadowed by in 5 outside"}
 	if got := said(found); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q %v %v", got, want, unsorted, problems)
@@ -140,7 +150,7 @@ func BenchmarkFindUseless(b *testing.B) {
 			tables, _ := iptsave.Parse(text, iptsave.Options{Family: netfilter.IPv4})
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, unsorted := FindUseless(&netfilter.Rules{Tables: tables}); len(unsorted) > 0 {
+				if _, unsorted := findUseless(b, &netfilter.Rules{Tables: tables}); len(unsorted) > 0 {
 					b.Fatal(unsorted)
 				}
 			}

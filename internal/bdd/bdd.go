@@ -39,7 +39,18 @@ type Universe struct {
 	nodes   []node
 	table   []uint32 // of hashes: index of a node, 0 for none
 	results []result
+	watch   func(nodes int) error
 }
+
+// Stopped is what an operation panics with that was not to go on.
+type Stopped struct{ Err error }
+
+// Watch has somebody asked, every 65,536 nodes, whether to go on. Where the answer is an error, the operation that is under way
+// panics with Stopped.
+func (u *Universe) Watch(goOn func(nodes int) error) { u.watch = goOn }
+
+// watchEvery is after how many nodes somebody is asked, a power of two.
+const watchEvery = 1 << 16
 
 // result is a remembered result of an operation.
 type result struct {
@@ -85,6 +96,11 @@ func (u *Universe) make(variable uint32, lo, hi Set) Set {
 		}
 	}
 	index := uint32(len(u.nodes))
+	if index&(watchEvery-1) == 0 && u.watch != nil {
+		if err := u.watch(len(u.nodes)); err != nil {
+			panic(Stopped{err})
+		}
+	}
 	u.nodes = append(u.nodes, node{variable, lo, hi})
 	u.table[at] = index
 	if len(u.nodes)*2 > len(u.table) {

@@ -35,7 +35,10 @@ func (a *app) access(ctx context.Context, p *apply.Plan) (*DiffAnswer, []string)
 	if problems.HasErrors() {
 		return nil, []string{"the host changed in the meantime: try again"}
 	}
-	v := difference(seen.host, planned)
+	v, err := difference(ctx, seen.host, planned)
+	if err != nil {
+		return nil, []string{err.Error()}
+	}
 	return &v, unsaid(seen.host, p)
 }
 

@@ -171,7 +171,10 @@ func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error
 	if err != nil {
 		return misusedf(cmd, "%v", err)
 	}
-	found := analyze.Audit(seen.host, sets)
+	found, err := analyze.Audit(ctx, seen.host, sets)
+	if err != nil {
+		return &failure{status: Failed, doing: "judging the rules of " + f.at.name(), err: err, next: "quaywall explain judges single packets by them"}
+	}
 	v := AuditAnswer{Endpoints: []AuditEndpoint{}, Unseen: []AuditUnseen{}, Assumptions: auditAssumptions(seen.host)}
 	for _, e := range found {
 		if !from.IsEmpty() && !slices.ContainsFunc(e.OpenTo, func(o analyze.Opening) bool { return o.Addrs.Overlaps(from) }) {

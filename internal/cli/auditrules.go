@@ -46,7 +46,10 @@ func (a *app) auditRules(ctx context.Context, cmd *cobra.Command, f auditFlags, 
 	if err != nil {
 		return err
 	}
-	v := rulesAnswer(host, len(dumps) > 0)
+	v, err := rulesAnswer(ctx, host, len(dumps) > 0)
+	if err != nil {
+		return err
+	}
 	a.answer(v, func(w io.Writer, s style) { a.showRules(w, s, v) })
 	if slices.Contains(f.failOn, failUseless) && slices.ContainsFunc(v.Useless, func(u UselessRule) bool { return u.Keeper == "" }) {
 		return differences()
@@ -55,7 +58,7 @@ func (a *app) auditRules(ctx context.Context, cmd *cobra.Command, f auditFlags, 
 }
 
 // rulesAnswer looks through the rules of a host. Of one that is made of dumps all is missing that wasn't named.
-func rulesAnswer(host *snapshot.Host, dumps bool) RulesAnswer {
+func rulesAnswer(ctx context.Context, host *snapshot.Host, dumps bool) (RulesAnswer, error) {
 	v := RulesAnswer{Useless: []UselessRule{}, Unread: []string{}}
 	for _, t := range host.Rules.Tables {
 		for _, c := range t.Chains {
@@ -66,7 +69,10 @@ func rulesAnswer(host *snapshot.Host, dumps bool) RulesAnswer {
 			}
 		}
 	}
-	found, unsorted := analyze.FindUseless(&host.Rules)
+	found, unsorted, err := analyze.FindUseless(ctx, &host.Rules)
+	if err != nil {
+		return v, &failure{status: Failed, doing: "looking for useless rules", err: err}
+	}
 	for _, u := range found {
 		out := UselessRule{Place: sim.PlaceOf(u.Table, u.Chain, u.Rule), Dialect: sim.DialectOf(u.Table), Handle: u.Rule.Handle, Comment: u.Rule.Comment,
 			Reason: string(u.Why), Why: whyUseless(u), Keeper: keeper(&host.Inventory, u.Table, u.Chain, u.Rule)}
@@ -84,7 +90,7 @@ func rulesAnswer(host *snapshot.Host, dumps bool) RulesAnswer {
 			v.Unread = append(v.Unread, fmt.Sprintf("%s (%s: %s)", m.So, m.File, m.Why))
 		}
 	}
-	return v
+	return v, nil
 }
 
 // whyUseless says in a sentence why a rule is useless.

@@ -107,16 +107,22 @@ func (a *app) diff(cmd *cobra.Command, at where, before, after string) (equal bo
 		}
 		sides[i].name = name
 	}
-	v := difference(sides[0].host, sides[1].host)
+	v, err := difference(cmd.Context(), sides[0].host, sides[1].host)
+	if err != nil {
+		return false, &failure{status: Failed, doing: "comparing " + before + " with " + after, err: err}
+	}
 	a.answer(v, func(w io.Writer, s style) { a.showDiff(w, s, sides, v) })
 	return v.Equal, nil
 }
 
 // difference is what two hosts let in differently, explained.
-func difference(before, after *snapshot.Host) DiffAnswer {
-	d := analyze.Compare(before, after)
+func difference(ctx context.Context, before, after *snapshot.Host) (DiffAnswer, error) {
+	d, err := analyze.Compare(ctx, before, after)
+	if err != nil {
+		return DiffAnswer{}, err
+	}
 	x := explainer{[2]*sim.Sim{sim.New(before), sim.New(after)}, ownAddrs(after)}
-	return DiffAnswer{Equal: d.Equal(), Gained: x.changes(d.Gained), Lost: x.changes(d.Lost), Moved: x.changes(d.Moved), More: d.More}
+	return DiffAnswer{Equal: d.Equal(), Gained: x.changes(d.Gained), Lost: x.changes(d.Lost), Moved: x.changes(d.Moved), More: d.More}, nil
 }
 
 // baseHost is the host that policies are put on, looked at once.

@@ -158,7 +158,7 @@ func TestCompare(t *testing.T) {
 	// What isn't this host's, and what containers may be sent among themselves.
 	const elsewhere = "0.0.0.0-126.255.255.255 128.0.0.0-172.17.0.0 172.17.0.2-172.17.255.254 172.18.0.0-203.0.113.0 203.0.113.2-203.0.113.254 " +
 		"203.0.114.0-255.255.255.255"
-	const dialled = "0.0.0.0-172.17.255.254 172.18.0.0-203.0.113.254 203.0.114.0-255.255.255.255"
+	const dialled = "172.17.0.1 203.0.113.1"
 	h := host(t, asItIs)
 	if d := compare(t, &h.Host, &host(t, asItIs).Host); !d.Equal() {
 		t.Errorf("a host differs from itself: %+v", d)
@@ -167,17 +167,18 @@ func TestCompare(t *testing.T) {
 		edit func(string) string
 		want []string
 	}{
-		"a port closed": {before("FORWARD", "-i eth0 -p tcp -m tcp --dport 8000 -d 172.17.0.2 -j DROP"), []string{"lost 6 10000-10000 eth0 at 127.0.0.0/8 172.17.0.1 203.0.113.1"}},
-		"the policy of FORWARD decides": {before("FORWARD", "-j RETURN"), []string{"lost 6 8000-8000 docker0 at " + elsewhere, "lost 6 8001-8001 docker0 at " + elsewhere,
-			"lost 6 10000-10000 docker0 eth0 at " + dialled, "lost 6 10001-10001 docker0 eth0 at " + dialled,
-			"lost 6 0-7999 docker0 at " + elsewhere, "lost 6 8002-9999 docker0 at " + elsewhere, "lost 6 10002-65535 docker0 at " + elsewhere,
-			"lost 17 0-65535 docker0 at " + elsewhere, "lost 1 0-0 docker0 at " + elsewhere,
+		"a port closed": {before("FORWARD", "-i eth0 -p tcp -m tcp --dport 8000 -d 172.17.0.2 -j DROP"), []string{"lost 6 10000-10000 eth0 at " + dialled, "lost 6 10000-10000 eth0 at 127.0.0.0/8"}},
+		"the policy of FORWARD decides": {before("FORWARD", "-j RETURN"), []string{"lost 6 8000-8000 docker0 at 172.17.0.2", "lost 6 8001-8001 docker0 at 172.17.0.2",
+			"lost 6 10000-10000 eth0 at " + dialled, "lost 6 10001-10001 eth0 at " + dialled,
+			"lost 6 10000-10001 docker0 eth0 at " + strings.Replace(elsewhere, "126.255.255.255 128.0.0.0-", "", 1),
+			"lost 6 0-7999 docker0 at " + elsewhere, "lost 6 8000-8001 docker0 at " + strings.Replace(elsewhere, "172.17.0.2-", "172.17.0.3-", 1),
+			"lost 6 8002-9999 docker0 at " + elsewhere, "lost 6 10002-65535 docker0 at " + elsewhere, "lost 17 0-65535 docker0 at " + elsewhere, "lost 1 0-0 docker0 at " + elsewhere,
 			"lost 33 0-65535 docker0 at " + elsewhere, "lost 132 0-65535 docker0 at " + elsewhere, "lost 136 0-65535 docker0 at " + elsewhere}},
-		"a source closed": {before("FORWARD", "-i eth0 -p tcp -m conntrack --ctorigdstport 10001 -s 192.0.2.0/25 -j DROP"), []string{"lost 6 10001-10001 eth0 at 127.0.0.0/8 172.17.0.1 203.0.113.1"}},
+		"a source closed": {before("FORWARD", "-i eth0 -p tcp -m conntrack --ctorigdstport 10001 -s 192.0.2.0/25 -j DROP"), []string{"lost 6 10001-10001 eth0 at " + dialled, "lost 6 10001-10001 eth0 at 127.0.0.0/8"}},
 		"sent somewhere else": {func(s string) string {
 			return strings.Replace(s, "--to-destination 172.17.0.2:8000", "--to-destination 172.17.0.2:8001", 1)
 		},
-			[]string{"moved 6 10000-10000 eth0 at 127.0.0.0/8 172.17.0.1 203.0.113.1"}},
+			[]string{"moved 6 10000-10000 eth0 at " + dialled, "moved 6 10000-10000 eth0 at 127.0.0.0/8"}},
 		"the same in other words": {func(s string) string {
 			return strings.Replace(s, "-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8000 -j ACCEPT\n",
 				"-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8000 -s 0.0.0.0/1 -j ACCEPT\n"+

@@ -117,14 +117,20 @@ func (a *Analyzer) candidates() []candidate {
 			add(candidate{Target{s.Proto, netip.IPv4Unspecified(), s.Port}, owner})
 		}
 	}
-	targets := map[string][]snapshot.Port{} // that containers publish, by their names
-	for _, p := range a.host.Inventory.Published {
-		targets[p.Container] = append(targets[p.Container], snapshot.Port{Proto: p.Proto, Port: p.Target})
-	}
+	targets := targetsOf(a.host)
 	for _, c := range a.host.Containers {
 		a.inside(c, slices.Concat(c.Exposed, targets[c.Name]), add)
 	}
 	return all
+}
+
+// targetsOf are the ports that containers publish, as they serve them, by the containers' names.
+func targetsOf(h *snapshot.Host) map[string][]snapshot.Port {
+	targets := map[string][]snapshot.Port{}
+	for _, p := range h.Inventory.Published {
+		targets[p.Container] = append(targets[p.Container], snapshot.Port{Proto: p.Proto, Port: p.Target})
+	}
+	return targets
 }
 
 // inside lists a container's own addresses with the ports that it is known to serve.

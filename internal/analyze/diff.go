@@ -60,7 +60,7 @@ func Compare(ctx context.Context, before, after *snapshot.Host) (d Difference, e
 		a, b := newAnalyzer(before, f), newAnalyzer(after, f)
 		was, is := a.everything(), b.everything()
 		all, now := a.union(was), b.union(is)
-		known := services(before, after)
+		known := services(a, b)
 		d.Gained = append(d.Gained, b.changes(b.Diff(now, all), known, &d.More)...)
 		d.Lost = append(d.Lost, a.changes(a.Diff(all, now), known, &d.More)...)
 		moved := bdd.None
@@ -262,26 +262,52 @@ func (a *Analyzer) union(reached map[arrival]bdd.Set) bdd.Set {
 	return all
 }
 
-// services are the protocols and ports that something on one of the hosts is known to listen on, or to publish.
-func services(hosts ...*snapshot.Host) []snapshot.Port {
-	var all []snapshot.Port
-	for _, h := range hosts {
-		for _, s := range h.Sockets {
-			all = append(all, snapshot.Port{Proto: s.Proto, Port: s.Port})
+// service is a port at addresses where something on one of the hosts is known to take what is sent.
+type service struct {
+	snapshot.Port
+	at netset.Set
+}
+
+// nowhere is the address that nobody has, though a host with a route for all takes it for its own.
+var nowhere = netset.MustParse("::")
+
+// services are what sockets of the hosts listen on, what is published, and where containers take that.
+func services(hosts ...*Analyzer) []service {
+	at := map[snapshot.Port]netset.Set{}
+	for _, a := range hosts {
+		own := a.local.Subtract(loopbacks).Subtract(nowhere) // from outside loopback addresses are dialled for no service's sake
+		add := func(p snapshot.Port, addr netip.Addr, both bool) {
+			switch {
+			case addr.IsUnspecified() && (a.ours(addr) || both):
+				at[p] = at[p].Union(own)
+			case a.ours(addr):
+				at[p] = at[p].Union(netset.OfAddrs(addr))
+			}
 		}
-		for _, p := range h.Inventory.Published {
-			all = append(all, snapshot.Port{Proto: p.Proto, Port: p.Port}, snapshot.Port{Proto: p.Proto, Port: p.Target})
+		for _, s := range a.host.Sockets {
+			add(snapshot.Port{Proto: s.Proto, Port: s.Port}, s.Addr, s.Both)
+		}
+		for _, p := range a.host.Inventory.Published {
+			add(snapshot.Port{Proto: p.Proto, Port: p.Port}, p.Addr, false)
+		}
+		targets := targetsOf(a.host)
+		for _, c := range a.host.Containers {
+			a.inside(c, targets[c.Name], func(c candidate) { add(snapshot.Port{Proto: c.Proto, Port: c.Port}, c.Addr, false) })
 		}
 	}
-	slices.SortFunc(all, func(a, b snapshot.Port) int {
-		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+	all := make([]service, 0, len(at))
+	for p, addrs := range at {
+		all = append(all, service{p, addrs})
+	}
+	slices.SortFunc(all, func(a, b service) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port.Port, b.Port.Port))
 	})
-	return slices.Compact(all)
+	return all
 }
 
 // changes divides a set of packets by protocol and ports, and tells from where they come: those to services one by one, then
 // all others. more becomes true where there are more than Most.
-func (a *Analyzer) changes(set bdd.Set, services []snapshot.Port, more *bool) []Change {
+func (a *Analyzer) changes(set bdd.Set, services []service, more *bool) []Change {
 	var all []Change
 	tell := func(part bdd.Set, served bool) bdd.Set {
 		if len(all) == Most {
@@ -294,8 +320,9 @@ func (a *Analyzer) changes(set bdd.Set, services []snapshot.Port, more *bool) []
 		return told
 	}
 	for _, s := range services {
-		port := []netfilter.Range{{First: uint64(s.Port), Last: uint64(s.Port)}}
-		if part := a.And(set, a.And(a.protos(uint64(s.Proto)), a.numbers(netfilter.DstPort, 0, port))); part != bdd.None {
+		port := []netfilter.Range{{First: uint64(s.Port.Port), Last: uint64(s.Port.Port)}}
+		there := a.And(a.addrs(netfilter.Dst, s.at), a.And(a.protos(uint64(s.Proto)), a.numbers(netfilter.DstPort, 0, port)))
+		if part := a.And(set, there); part != bdd.None {
 			set = a.Diff(set, tell(part, true))
 		}
 	}

@@ -116,6 +116,11 @@ func TestDiff(t *testing.T) {
 		"after:  It reaches container c1", "before: "}, nil)
 	diff("all.yaml", "lan.yaml").expect(t, 0, []string{"Lost, let in by all.yaml and not by lan.yaml:"}, nil)
 	diff("none", "lan.yaml").expect(t, 0, []string{"123/udp at this host, ipv4, from anyone", "of ports and protocols where nothing listens now"}, nil)
+	// A socket on a loopback address, and a container's port at other addresses than its own, are no service to anybody outside.
+	if r := diff("live", "lan.yaml"); strings.Contains(r.stdout, "5432/tcp") || strings.Contains(r.stdout, "nothing listens at") ||
+		!strings.Contains(r.stdout, "80/tcp at 172.17.0.2, from") {
+		t.Error(r.stdout)
+	}
 	diff("live", "none").expect(t, 0, []string{"No difference"}, nil)
 	diff("live", evidence(t)).expect(t, 0, []string{"No difference"}, nil)
 	diff("live").expect(t, 2, nil, []string{"name the two that are to be compared"})

@@ -2,6 +2,7 @@ package iptsave
 
 import (
 	"net/netip"
+	"os"
 	"reflect"
 	"strconv"
 	"strings"
@@ -405,6 +406,32 @@ func TestRulesOfMinusS(t *testing.T) {
 }
 
 // TestDirty: what can be known of a dump is given, and what can't is told with its line.
+// TestUFW reads the rules of ufw in both families: all of them are understood, but for the type of a routing header, which a
+// rule asks for besides that there is one.
+func TestUFW(t *testing.T) {
+	for file, rules := range map[string]int{"ufw.rules": 73, "ufw6.rules": 111} {
+		text, err := os.ReadFile("../../testkit/truth/testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables, problems := Parse(string(text), Options{File: file})
+		got := 0
+		for _, table := range tables {
+			for _, c := range table.Chains {
+				got += len(c.Rules)
+				for _, r := range c.Rules {
+					if isOpaque(r) != strings.Contains(r.Text, "--rt-type") {
+						t.Errorf("%s: %s", file, r.Text)
+					}
+				}
+			}
+		}
+		if len(problems) > 0 || got != rules || len(tables) != 1 || (tables[0].Family == netfilter.IPv6) != strings.Contains(file, "6") {
+			t.Errorf("%s: %d tables, %d rules, want %d; %v", file, len(tables), got, rules, problems)
+		}
+	}
+}
+
 func TestDirty(t *testing.T) {
 	for _, c := range []struct {
 		name, text string

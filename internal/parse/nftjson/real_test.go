@@ -44,12 +44,47 @@ func TestRealRuleset(t *testing.T) {
 			}
 		}
 	}
-	want := rulesOf(plain)
+	sameRules(t, rulesOf(plain), got)
+}
+
+func sameRules(t *testing.T, want, got []string) {
+	t.Helper()
 	for i := range max(len(want), len(got)) {
 		if i >= len(want) || i >= len(got) || want[i] != got[i] {
 			t.Errorf("rule %d is %q, nft says %q", i, at(got, i), at(want, i))
 		}
 	}
+}
+
+// TestFirewalld reads what firewalld has in the kernel: zones, a rich rule, a forwarded port. All of it is understood, and its
+// text is nft's.
+func TestFirewalld(t *testing.T) {
+	text, err := os.ReadFile("testdata/firewalld-1.3.3.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := os.ReadFile("testdata/firewalld-1.3.3.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, problems := nftjson.Parse(string(text), "nft.json")
+	if len(problems) > 0 || len(tables) != 1 || tables[0].Name != "firewalld" {
+		t.Fatalf("%d tables, %v", len(tables), problems)
+	}
+	var got []string
+	last := uint64(0)
+	for _, c := range tables[0].Chains {
+		for _, r := range c.Rules {
+			if isOpaque(r) {
+				t.Errorf("%s: %+v %+v", r.Text, r.Matches, r.Actions)
+			}
+			if r.Handle != last {
+				got = append(got, simple(r.Text))
+			}
+			last = r.Handle
+		}
+	}
+	sameRules(t, rulesOf(string(plain)), got)
 }
 
 func at(list []string, i int) string {

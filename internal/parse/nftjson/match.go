@@ -8,11 +8,33 @@ import (
 
 // match reads a match statement, and adds the matches that it is. One that can't be said is Opaque.
 func (r *rule) match(n *node) {
-	left, right := n.get("left"), n.get("right")
+	left, right := alone(n.get("left")), alone(n.get("right"))
 	op := n.str("op")
 	if left == nil || right == nil || !r.readMatch(left, op, right) {
 		r.opaque(statementText("match", n))
 	}
+}
+
+// alone is what a concatenation of one part is of: nft 1.1.7 writes one around "fib saddr . mark . iif".
+func alone(n *node) *node {
+	if n == nil {
+		return nil
+	}
+	key, v := n.only()
+	if key != "concat" {
+		return n
+	}
+	var first *node
+	for part := range v.each {
+		if first != nil {
+			return n
+		}
+		first = part
+	}
+	if first == nil {
+		return n
+	}
+	return first
 }
 
 func (r *rule) readMatch(left *node, op string, right *node) bool {

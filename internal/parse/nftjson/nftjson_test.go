@@ -186,6 +186,7 @@ var matches = []struct {
 	{match(`{"fib": {"result": "oif", "flags": ["saddr", "iif"]}}`, "==", "false"), []netfilter.Match{num(netfilter.ReverseRoute, 0)}},
 	{match(`{"fib": {"result": "oif", "flags": ["saddr", "mark", "iif"]}}`, "==", `"0"`), []netfilter.Match{num(netfilter.ReverseRoute, 0)}},
 	{match(`{"fib": {"result": "oif", "flags": ["saddr", "iif"]}}`, "==", "true"), []netfilter.Match{not(num(netfilter.ReverseRoute, 0))}},
+	{match(`{"concat": [{"fib": {"result": "oif", "flags": ["saddr", "mark", "iif"]}}]}`, "==", `{"concat": [false]}`), []netfilter.Match{num(netfilter.ReverseRoute, 0)}}, // 1.1.7
 	{match(`{"fib": {"result": "oif", "flags": ["saddr"]}}`, "==", "false"), []netfilter.Match{num(netfilter.ReverseRouteLoose, 0)}},
 	{match(`{"socket": {"key": "transparent"}}`, "==", "1"), []netfilter.Match{num(netfilter.SocketTransparent, 1)}},
 	{match(`{"rt": {"key": "ipsec"}}`, "==", "true"), []netfilter.Match{num(netfilter.IPsecOut, 1)}},

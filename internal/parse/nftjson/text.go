@@ -29,7 +29,7 @@ func ruleText(expr *node) string {
 func statementText(key string, v *node) string {
 	switch key {
 	case "match":
-		return matchText(v.get("left"), v.str("op"), v.get("right"))
+		return matchText(alone(v.get("left")), v.str("op"), alone(v.get("right")))
 	case "accept", "drop", "continue", "return", "notrack":
 		return key
 	case "jump", "goto":

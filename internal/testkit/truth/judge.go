@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"quaywall/internal/analyze"
@@ -115,7 +116,7 @@ func Judge(host *snapshot.Host, rows []Row) ([]Wrong, error) {
 	var wrong []Wrong
 	s := sim.New(host)
 	of := map[bool]*analyze.Analyzer{true: analyze.New(host, netfilter.IPv4), false: analyze.New(host, netfilter.IPv6)}
-	whole := len(host.Missing) == 0 && host.Inventory.Docker.Version != ""
+	whole := isWhole(host)
 	for _, r := range rows {
 		q, err := r.Query()
 		if err != nil {
@@ -140,6 +141,14 @@ func Judge(host *snapshot.Host, rows []Row) ([]Wrong, error) {
 		}
 	}
 	return wrong, nil
+}
+
+// isWhole tells whether all is known of a host that a row may hang on; the kinds of interfaces and the usual rules of routing
+// can be done without.
+func isWhole(host *snapshot.Host) bool {
+	return host.Inventory.Docker.Version != "" && !slices.ContainsFunc(host.Missing, func(m snapshot.Missing) bool {
+		return m.Part != snapshot.PartLinks && m.Part != snapshot.PartPolicies
+	})
 }
 
 func describe(t *sim.Trace) string {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -162,6 +163,7 @@ func (f *auditFlags) knows(cmd *cobra.Command, all ...string) error {
 }
 
 func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	seen, err := a.look(ctx, f.at)
 	if err != nil {
 		return err

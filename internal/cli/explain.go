@@ -81,6 +81,7 @@ func (a *app) explain(cmd *cobra.Command, f explainFlags, text string) error {
 			return misused(cmd, err)
 		}
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	host, err := a.hostFor(cmd.Context(), f)
 	if err != nil {
 		return err
@@ -116,6 +117,10 @@ func (f *explainFlags) query(text string) (packet.Query, error) {
 	}
 	return packet.Parse(text)
 }
+
+// gcPercent lets garbage grow while a host is read and asked about: what was read stays. The program collects early otherwise, which
+// saves an apply memory.
+const gcPercent = 400
 
 // hostFor is the host that packets are led through.
 func (a *app) hostFor(ctx context.Context, f explainFlags) (*snapshot.Host, error) {
@@ -198,9 +203,6 @@ func isIPv6Dump(text []byte) bool {
 		bytes.Contains(text, []byte("-s fe80:")) || bytes.Contains(text, []byte("::/0"))
 }
 
-// gcPercent lets garbage grow while many packets are answered: each leaves a little, and the host stays.
-const gcPercent = 400
-
 // batch is how many packets are answered side by side.
 const batch = 512
 
@@ -209,7 +211,6 @@ func (a *app) explainAll(s *sim.Sim, f explainFlags) error {
 	in := bufio.NewScanner(a.env.Stdin)
 	in.Buffer(make([]byte, 64<<10), 1<<20)
 	out := bufio.NewWriterSize(a.env.Stdout, 1<<20)
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 	var texts []string
 	flush := func() error {
 		for _, answer := range a.answers(s, f, texts) {

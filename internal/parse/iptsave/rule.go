@@ -142,7 +142,11 @@ func (p *ruleReader) withoutNotes(ws []word) []word {
 }
 
 func isNote(w word) bool {
-	return w.is("--comment") || w.is("comment") || w.is("-c") || w.is("--set-counters")
+	switch w.text {
+	case "--comment", "comment", "-c", "--set-counters":
+		return !w.quoted
+	}
+	return false
 }
 
 // note reads a comment or counters at the beginning of words, and tells how many words they take.

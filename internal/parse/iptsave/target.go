@@ -169,7 +169,7 @@ func translateTo(t *netfilter.Translate, s string) bool {
 		addrs, ports, _ = strings.Cut(s, ":")
 	}
 	if addrs != "" {
-		set, ok := rangeSet(strings.NewReplacer("[", "", "]", "").Replace(addrs))
+		set, ok := rangeSet(strings.ReplaceAll(strings.ReplaceAll(addrs, "[", ""), "]", ""))
 		if !ok {
 			return false
 		}

@@ -20,28 +20,19 @@ import (
 	"quaywall/internal/testkit/netns"
 )
 
-// TestAudit audits snapshots of two hosts: one with nothing but many containers, one that people have grown.
+// TestAudit audits a snapshot of a host with many containers.
 func TestAudit(t *testing.T) {
-	ns := netns.New(t)
-	for _, c := range []struct {
-		what   string
-		host   *dockerhost.Host
-		ms, mb float64
-	}{
-		{"1,000 containers × 5 ports, Docker 28", dockerhost.Make(1000, 5), 1000, 400},
-		{"a router between 20 networks, with Docker", dockerhost.Person(), 2000, 400},
-	} {
-		dir := save(t, c.host)
-		var peak float64
-		ms := repeat(5, func() float64 {
-			spent := spend(t, ns, nil, *binary, "audit", "--snapshot", dir, "--json")
-			peak = max(peak, spent.rss)
-			return spent.ms()
-		})
-		what := fmt.Sprintf("audit, %d rules: %s", strings.Count(c.host.Rules, "\n-A "), c.what)
-		report.Add(Row{What: what, Ours: ms, Unit: "ms", Target: fmt.Sprintf("at most %.0f ms", c.ms), Met: ms <= c.ms})
-		report.Add(Row{What: what + ", memory", Ours: peak, Unit: "MB", Target: fmt.Sprintf("at most %.0f MB", c.mb), Met: peak <= c.mb})
-	}
+	ns, h := netns.New(t), dockerhost.Make(1000, 5)
+	dir := save(t, h)
+	var peak float64
+	ms := repeat(5, func() float64 {
+		spent := spend(t, ns, nil, *binary, "audit", "--snapshot", dir, "--json")
+		peak = max(peak, spent.rss)
+		return spent.ms()
+	})
+	what := fmt.Sprintf("audit, %d rules: 1,000 containers × 5 ports, Docker 28", strings.Count(h.Rules, "\n-A "))
+	report.Add(Row{What: what, Ours: ms, Unit: "ms", Target: "at most 1,000 ms", Met: ms <= 1000})
+	report.Add(Row{What: what + ", memory", Ours: peak, Unit: "MB", Target: "at most 400 MB", Met: peak <= 400})
 }
 
 // TestExplain explains packets on a host of 11,000 rules: one that is read already, and many one after the other.
@@ -110,7 +101,7 @@ func save(t *testing.T, h *dockerhost.Host) string {
 		return string(b)
 	}
 	for name, content := range map[string]string{
-		"iptables-save.txt": h.Rules, "ipset-save.txt": h.Sets, "ip-route.txt": hostfiles.FormatRoutes(h.Routes), "ss-listen.txt": hostfiles.FormatSockets(h.Sockets),
+		"iptables-save.txt": h.Rules, "ip-route.txt": hostfiles.FormatRoutes(h.Routes), "ss-listen.txt": hostfiles.FormatSockets(h.Sockets),
 		"sysctl.txt": "net.ipv4.ip_forward = 1\n", "ip-addr.json": text(linksOf(h)), "network-inspect.json": text(networksOf(h)),
 		"container-inspect.json": text(containersOf(h)), "docker-version.json": `{"Server":{"Version":"28.5.2"}}`,
 	} {

@@ -1,6 +1,7 @@
 package iptsave
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -349,6 +350,7 @@ func (r *reader) resolve(t *table) {
 		if t.chains[v.Chain] != nil {
 			continue
 		}
+		j.rule.Actions = slices.Clone(j.rule.Actions) // rules that say the same share them, those of other tables too
 		j.rule.Actions[j.at] = netfilter.OpaqueAction{Text: j.word + " " + bare(v.Chain)}
 		if kind := "target " + v.Chain; !r.told[kind] && len(r.told) < maxTold {
 			r.told[kind] = true

@@ -485,3 +485,16 @@ func TestProblemsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedJump: rules that say the same are read once, and what one of their jumps leads to in its table is not what it does in
+// another.
+func TestSharedJump(t *testing.T) {
+	tables, _ := Parse("*filter\n-A INPUT -j X\n-A INPUT -j X\nCOMMIT\n*nat\n:X - [0:0]\n-A INPUT -j X\nCOMMIT\n", Options{Family: netfilter.IPv4})
+	for i, want := range []netfilter.Action{netfilter.OpaqueAction{Text: "-j X"}, netfilter.Verdict{Kind: netfilter.Jump, Chain: "X"}} {
+		for _, rule := range tables[i].Chain("INPUT").Rules {
+			if len(rule.Actions) != 1 || rule.Actions[0] != want {
+				t.Errorf("table %s: %v, want %v", tables[i].Name, rule.Actions, want)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package nftjson
 
 import (
 	"math"
+	"strings"
 
 	"quaywall/internal/netfilter"
 )
@@ -101,7 +102,7 @@ func (r *rule) in(parts []operand, op string, right *node, key string, set *node
 		return nil, false
 	}
 	not := op == "!="
-	if right.kind == str && right.text[0] == '@' {
+	if right.kind == str && strings.HasPrefix(right.text, "@") {
 		return netfilter.In{Fields: fields(parts), Set: right.text[1:], Not: not}, len(right.text) > 1
 	}
 	if key != "set" {

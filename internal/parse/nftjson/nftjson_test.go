@@ -621,6 +621,8 @@ func FuzzParse(f *testing.F) {
 	for _, c := range actions {
 		f.Add(inTable("inet", c.json))
 	}
+	f.Add(`{"nftables":[{"rule":{"family":"ip","table":"t","chain":"c","expr":[{"match":{"op":"==","right":"","left":{"concat":[` +
+		`{"payload":{"protocol":"ip","field":"saddr"}},{"payload":{"protocol":"tcp","field":"dport"}}]}}}]}}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		tables, _ := nftjson.Parse(text, "nft.json")
 		for _, table := range tables {

@@ -94,18 +94,31 @@ func TestAudit(t *testing.T) {
 		"what isn't understood": {before("DOCKER-FORWARD", "-i eth0 -m string --string x --algo bm -j ACCEPT"), all},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := rows(audit(t, &host(t, test.edit).Host)); !slices.Equal(got, test.want) {
+			if got := rows(audited(t, &host(t, test.edit).Host)); !slices.Equal(got, test.want) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			}
 		})
 	}
 }
 
-func audit(t testing.TB, h *snapshot.Host) []Endpoint {
+// sameRows tells whether two audits found the same, in whatever order.
+func sameRows(a, b []Endpoint) bool {
+	return slices.Equal(slices.Sorted(slices.Values(rows(a))), slices.Sorted(slices.Values(rows(b))))
+}
+
+// audited is what an audit finds, which has to be the same where it keeps to what it asks about.
+func audited(t testing.TB, h *snapshot.Host) []Endpoint {
 	t.Helper()
 	all, err := Audit(context.Background(), h, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, isTest := t.(*testing.T); isTest {
+		narrowed, err := audit(context.Background(), h, netfilter.IPv4, nil, true)
+		whole, err2 := audit(context.Background(), h, netfilter.IPv4, nil, false)
+		if err != nil || err2 != nil || !sameRows(narrowed, whole) {
+			t.Errorf("%v %v, all at once\n%s\nnarrowed\n%s", err, err2, strings.Join(rows(whole), "\n"), strings.Join(rows(narrowed), "\n"))
+		}
 	}
 	return all
 }
@@ -147,7 +160,7 @@ func TestChainsOfNAT(t *testing.T) {
 	drop := &netfilter.Rule{Actions: []netfilter.Action{netfilter.Verdict{Kind: netfilter.Drop}}}
 	h.Host.Rules.Tables = append(h.Host.Rules.Tables, &netfilter.Table{Family: netfilter.Inet, Name: "late", Chains: []*netfilter.Chain{{Name: "late",
 		Base: &netfilter.Base{Type: netfilter.NAT, Hook: netfilter.Prerouting, Priority: -90, Policy: netfilter.Accept}, Rules: []*netfilter.Rule{drop}}}})
-	open := slices.DeleteFunc(audit(t, &h.Host), func(e Endpoint) bool { return len(e.OpenTo) == 0 })
+	open := slices.DeleteFunc(audited(t, &h.Host), func(e Endpoint) bool { return len(e.OpenTo) == 0 })
 	want := []string{"0.0.0.0:10000 c1 dnat 172.17.0.2:8000: any by eth0", "0.0.0.0:10001 c1 dnat 172.17.0.2:8001: any by eth0"}
 	if got := rows(open); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -232,7 +245,7 @@ func BenchmarkAudit(b *testing.B) {
 	h.Host.Rules.Tables, _ = iptsave.Parse(h.Rules, iptsave.Options{Family: netfilter.IPv4})
 	b.ReportAllocs()
 	for b.Loop() {
-		if all := audit(b, &h.Host); len(all) != 15_000 {
+		if all := audited(b, &h.Host); len(all) != 15_000 {
 			b.Fatal(len(all))
 		}
 	}

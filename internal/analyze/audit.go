@@ -3,6 +3,7 @@ package analyze
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -44,16 +45,39 @@ type Opening struct {
 // Audit finds everything that can be dialled on a host, in both families, by port. Sets are names for sets of addresses. The
 // error is ErrTooLarge, or the context's.
 func Audit(ctx context.Context, h *snapshot.Host, sets map[string]netset.Set) (all []Endpoint, err error) {
-	defer stopped(&err)
 	for _, family := range []netfilter.Family{netfilter.IPv4, netfilter.IPv6} {
-		a := New(h, family)
-		bound(ctx, a.Universe, mostOfHost)
-		all = append(all, a.endpoints(sets)...)
+		found, err := audit(ctx, h, family, sets, false)
+		if errors.Is(err, ErrTooLarge) {
+			found, err = audit(ctx, h, family, sets, true)
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
 	}
 	slices.SortStableFunc(all, func(x, y Endpoint) int {
 		return cmp.Or(cmp.Compare(x.Port, y.Port), cmp.Compare(x.Proto, y.Proto), x.Addr.Compare(y.Addr))
 	})
 	return all, nil
+}
+
+// audit is Audit in one family, for all packets at once or narrowed to those that are asked about.
+func audit(ctx context.Context, h *snapshot.Host, family netfilter.Family, sets map[string]netset.Set, narrowed bool) (all []Endpoint, err error) {
+	defer stopped(&err)
+	a := New(h, family)
+	if !narrowed {
+		bound(ctx, a.Universe, mostAtOnce)
+		return a.endpoints(sets), nil
+	}
+	bound(ctx, a.Universe, mostOfHost)
+	var targets []Target
+	for _, c := range a.candidates() {
+		for _, addr := range a.addresses(c.Addr) {
+			targets = append(targets, Target{c.Proto, addr, c.Port})
+		}
+	}
+	a.scout(targets)
+	return a.endpoints(sets), nil
 }
 
 // candidate is a target to be dialled, by an address or by all of the host's.

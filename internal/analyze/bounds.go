@@ -10,9 +10,11 @@ import (
 // ErrTooLarge is the error of what would take more memory than a host has to spare for it.
 var ErrTooLarge = errors.New("its rules are too tangled to be judged for all packets at once")
 
-// How many nodes the diagrams may have, of a host in one family (400 MB) and of a table (200 MB).
+// How many nodes the diagrams may have: of a host in one family (400 MB), before an audit keeps to what it asks about (100 MB; a
+// host of 1,000 containers takes a third of that), and of a table (200 MB).
 const (
 	mostOfHost  = 16 << 20
+	mostAtOnce  = 4 << 20
 	mostOfTable = 8 << 20
 )
 

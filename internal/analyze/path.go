@@ -21,6 +21,7 @@ type Analyzer struct {
 	sockets map[uint16][]*snapshot.Socket // by port
 	entries *bdd.Set                      // what may come in at all; nil where it wasn't asked for yet
 	seen    map[bdd.Set]Sources
+	care    *care    // nil for all packets
 	all     *bdd.Set // of packets that get anywhere; nil until it is asked for
 }
 
@@ -108,7 +109,7 @@ func (a *Analyzer) through(s stage, st state) flows {
 	if out, ok := a.hooks[key]; ok {
 		return out
 	}
-	in, done := flows{st: bdd.All}, flows{}
+	in, done := flows{st: a.cared(s)}, flows{}
 	for _, b := range a.chains(s) {
 		early := b.chain.Base.Priority < prioConntrack && (s.hook == netfilter.Prerouting || s.hook == netfilter.Output)
 		w := walker{space: a.space, table: b.table, nat: s.nat}
@@ -212,6 +213,9 @@ func (a *Analyzer) at(set bdd.Set, p place) bdd.Set {
 // pass leads packets through a stage.
 func (a *Analyzer) pass(in flows, s stage, p place) flows {
 	out := flows{}
+	if len(in) == 0 || !a.asks(s, p) {
+		return out
+	}
 	for st, set := range in {
 		nat := st.nat
 		st.nat = nil
@@ -226,6 +230,9 @@ func (a *Analyzer) pass(in flows, s stage, p place) flows {
 // translate leads packets through address translation.
 func (a *Analyzer) translate(in flows, p place) flows {
 	out := flows{}
+	if len(in) == 0 || !a.asks(dnat, p) {
+		return out
+	}
 	for st, set := range in {
 		if st.untracked {
 			a.add(out, st, set)

@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -215,6 +216,11 @@ func TestAgainstSimulator(t *testing.T) {
 			t.Fatal(problems)
 		}
 		h.Host.Rules.Tables, problems = iptsave.Parse(text, iptsave.Options{Family: family, Sets: h.Host.Rules.Sets})
+		whole, err1 := audit(context.Background(), &h.Host, family, nil, false)
+		narrowed, err2 := audit(context.Background(), &h.Host, family, nil, true)
+		if !sameRows(whole, narrowed) || err1 != nil || err2 != nil {
+			t.Fatalf("seed %d: all at once %q %v, narrowed %q %v", seed+i, rows(whole), err1, rows(narrowed), err2)
+		}
 		a, s := New(&h.Host, family), sim.New(&h.Host)
 		for range 40 {
 			q := r.dialled(family)

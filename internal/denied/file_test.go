@@ -134,8 +134,13 @@ func TestFollow(t *testing.T) {
 		t.Helper()
 		for _, h := range heard {
 			for n := first; n <= last; n++ {
-				if got := <-h; got != n {
-					t.Fatalf("heard of %d, want %d", got, n)
+				select {
+				case got := <-h:
+					if got != n {
+						t.Fatalf("heard of %d, want %d", got, n)
+					}
+				case err := <-ends:
+					t.Fatalf("following ended before entry %d: %v", n, err)
 				}
 			}
 		}

@@ -61,6 +61,30 @@ func (w *Watcher) Close() error { return w.file.Close() }
 func (w *Watcher) Set(patterns []string) (added bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var want map[int32][]string
+	for range tries {
+		if want, err = w.add(patterns); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+			break
+		}
+	}
+	for wd := range want {
+		_, known := w.want[wd]
+		added = added || !known
+	}
+	for wd := range w.want {
+		if _, kept := want[wd]; !kept {
+			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) // a folder that is gone has no watch any more
+		}
+	}
+	w.want = want
+	return added, err
+}
+
+// tries is how often folders are looked for anew that went away before they could be watched.
+const tries = 100
+
+// add watches what there is of the paths now.
+func (w *Watcher) add(patterns []string) (map[int32][]string, error) {
 	want := map[int32][]string{}
 	var errs []error
 	for _, s := range spotsOf(patterns) {
@@ -69,18 +93,9 @@ func (w *Watcher) Set(patterns []string) (added bool, err error) {
 			errs = append(errs, fmt.Errorf("watching %s: %w", s.dir, err))
 			continue
 		}
-		if _, known := w.want[int32(wd)]; !known {
-			added = true
-		}
 		want[int32(wd)] = append(want[int32(wd)], s.name)
 	}
-	for wd := range w.want {
-		if _, kept := want[wd]; !kept {
-			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) // a folder that is gone has no watch any more
-		}
-	}
-	w.want = want
-	return added, errors.Join(errs...)
+	return want, errors.Join(errs...)
 }
 
 // Run calls each for every event that may be about one of the files, until ctx ends or the watcher is closed.

@@ -2,6 +2,7 @@ package paths_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -151,4 +152,36 @@ func TestLinks(t *testing.T) {
 		}
 		return os.Rename(x.path("loop"), x.path("policy.yaml"))
 	})
+}
+
+// TestFolderComesAndGoes: a folder that is removed between looking for it and watching it is no error; what is left of its path is
+// watched.
+func TestFolderComesAndGoes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	w, err := paths.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	ends := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.Remove(dir)); err != nil {
+				ends <- err
+				return
+			}
+		}
+		ends <- nil
+	}()
+	for range 3_000 {
+		if _, err := w.Set([]string{filepath.Join(dir, "file")}); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	cancel()
+	if err := <-ends; err != nil {
+		t.Error(err)
+	}
 }

@@ -61,10 +61,11 @@ func unquote(s string) (text string, length int, closed bool) {
 	return b.String(), len(s), false
 }
 
+// quoting makes a text one that can stand in quotes. What follows a line break must not look as if a line of its own began.
+var quoting = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n-", "\n\\-", "\n[", "\n\\[", "\n:", "\n\\:", "\n*", "\n\\*", "\n#", "\n\\#", "\nC", "\n\\C")
+
 // quote writes a text so that split reads it as one word that is no option.
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
+func quote(s string) string { return `"` + quoting.Replace(s) + `"` }
 
 // appendWord writes a word behind others.
 func appendWord(b []byte, w word) []byte {

@@ -14,14 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"quaywall/internal/nlsock"
+	"quaywall/internal/scratch"
 )
 
 // Socket is one socket.
@@ -77,22 +74,9 @@ func List() ([]Socket, error) {
 
 // ListOf lists the sockets of the network namespace that a process lives in.
 func ListOf(pid int) ([]Socket, error) {
-	ns, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"))
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
 	var all []Socket
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := os.NewSyscallError("setns", unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET))
-		if err == nil {
-			all, err = List()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	err := scratch.In(fmt.Sprintf("/proc/%d/ns/net", pid), func() (err error) { all, err = List(); return err })
+	if err != nil {
 		return nil, fmt.Errorf("listing the sockets of process %d: %w", pid, err)
 	}
 	return all, nil

@@ -137,7 +137,7 @@ func TestBounds(t *testing.T) {
 	u := bdd.New()
 	tangle := func(ctx context.Context, most int) (err error) {
 		defer stopped(&err)
-		bound(ctx, u, most)
+		limit(ctx, u, most)
 		set := bdd.None
 		for i := range uint64(1 << 20) { // addresses that have nothing in common
 			set = u.Or(set, u.Equal(bdd.Field{First: 0, Bits: 32}, bdd.Small(i*2654435761%(1<<32))))

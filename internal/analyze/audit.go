@@ -66,10 +66,10 @@ func audit(ctx context.Context, h *snapshot.Host, family netfilter.Family, sets 
 	defer stopped(&err)
 	a := New(h, family)
 	if !narrowed {
-		bound(ctx, a.Universe, mostAtOnce)
+		limit(ctx, a.Universe, mostAtOnce)
 		return a.endpoints(sets), nil
 	}
-	bound(ctx, a.Universe, mostOfHost)
+	limit(ctx, a.Universe, mostOfHost)
 	var targets []Target
 	for _, c := range a.candidates() {
 		for _, addr := range a.addresses(c.Addr) {

@@ -56,7 +56,7 @@ func Compare(ctx context.Context, before, after *snapshot.Host) (d Difference, e
 	defer stopped(&err)
 	for _, family := range []netfilter.Family{netfilter.IPv4, netfilter.IPv6} {
 		f := newFields(family, interfacesOf(before, after))
-		bound(ctx, f.Universe, mostOfHost)
+		limit(ctx, f.Universe, mostOfHost)
 		a, b := newAnalyzer(before, f), newAnalyzer(after, f)
 		was, is := a.everything(), b.everything()
 		all, now := a.union(was), b.union(is)

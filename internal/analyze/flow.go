@@ -61,7 +61,7 @@ func newFlow(ctx context.Context, t *netfilter.Table, family netfilter.Family, i
 	w := &flow{space: newOpenSpace(family, ifaces), table: t, only: bdd.All, bounds: map[*netfilter.Rule]bounds{}, effects: map[*netfilter.Rule]*effect{},
 		reach: map[*netfilter.Chain]bdd.Set{}, hits: map[*netfilter.Rule]bdd.Set{}, returns: map[*netfilter.Chain]bdd.Set{},
 		changes: map[*netfilter.Chain]bool{}, entered: map[entering]bdd.Set{}, codes: map[string]uint64{}, becomes: map[*netfilter.Chain]bdd.Set{}, parts: map[*netfilter.Chain]relation{}}
-	bound(ctx, w.Universe, mostOfTable)
+	limit(ctx, w.Universe, mostOfTable)
 	return w
 }
 
@@ -346,9 +346,7 @@ func (w *flow) with(r rule, next, within bdd.Set) bdd.Set {
 		return bdd.None
 	}
 	becomes := bdd.None
-	for _, x := range e.exits {
-		taken := w.And(within, x.when.must)
-		within = w.Diff(within, x.when.may)
+	on := w.taking(e, within, func(x exit, taken bdd.Set) {
 		switch x.kind {
 		case netfilter.Continue:
 			taken = w.And(taken, next)
@@ -362,11 +360,20 @@ func (w *flow) with(r rule, next, within bdd.Set) bdd.Set {
 			taken = w.And(taken, w.coded(x.code))
 		}
 		becomes = w.Or(becomes, taken)
+	})
+	return w.Or(becomes, w.And(on, next))
+}
+
+// taking tells which of packets within a set surely take each way out of a rule, and gives what surely goes on past all of them.
+func (w *flow) taking(e *effect, within bdd.Set, tell func(x exit, taken bdd.Set)) (on bdd.Set) {
+	for _, x := range e.exits {
+		tell(x, w.And(within, x.when.must))
+		within = w.Diff(within, x.when.may)
 	}
-	if e.onward {
-		becomes = w.Or(becomes, w.And(within, next))
+	if !e.onward {
+		return bdd.None
 	}
-	return becomes
+	return within
 }
 
 // inside is what becomes of packets that enter a chain, if next is what becomes of those that come back.
@@ -422,22 +429,16 @@ func (w *flow) sameWithout(r rule, next, behind bdd.Set) bool {
 
 // passing is what of packets within a set, that meet a rule's matches, goes on with the next rule as it came.
 func (w *flow) passing(r rule, within bdd.Set) bdd.Set {
-	e := w.exits(r)
 	passing := bdd.None
-	for _, x := range e.exits {
-		taken := w.And(within, x.when.must)
-		within = w.Diff(within, x.when.may)
+	on := w.taking(w.exits(r), within, func(x exit, taken bdd.Set) {
 		switch x.kind {
 		case netfilter.Continue:
 			passing = w.Or(passing, taken)
 		case netfilter.Jump:
 			passing = w.Or(passing, w.And(taken, w.relation(x.chain).returns))
 		}
-	}
-	if e.onward {
-		passing = w.Or(passing, within)
-	}
-	return passing
+	})
+	return w.Or(passing, on)
 }
 
 // decider is which rule of a chain decides on packets that get to one of its rules, if by is which does behind it.

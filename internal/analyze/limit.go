@@ -18,8 +18,8 @@ const (
 	mostOfTable = 8 << 20
 )
 
-// bound has an analysis end with its context, and before it takes too much.
-func bound(ctx context.Context, u *bdd.Universe, most int) {
+// limit has an analysis end with its context, and before it takes too much.
+func limit(ctx context.Context, u *bdd.Universe, most int) {
 	u.Watch(func(nodes int) error {
 		if nodes > most {
 			return ErrTooLarge

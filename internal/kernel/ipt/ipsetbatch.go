@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"quaywall/internal/nlsock"
 	render "quaywall/internal/render/ipt"
@@ -164,7 +165,7 @@ func (c *ipsetConn) readMany(names []string) (map[string]*content, error) {
 func nameIn(data []byte) string {
 	for kind, value := range nlsock.Attributes(data[min(4, len(data)):]) {
 		if kind == attrSetName {
-			return text(value)
+			return unix.ByteSliceToString(value)
 		}
 	}
 	return ""

@@ -3,7 +3,6 @@ package ipt
 import (
 	"encoding/binary"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -82,13 +81,13 @@ func decodeEntry(data []byte) (e render.Entry, count kernel.PacketCount, ok bool
 			port := binary.BigEndian.Uint16(value)
 			e.Ports = netset.Ports{First: port, Last: port}
 		case kind == entryIface:
-			e.Iface = text(value)
+			e.Iface = unix.ByteSliceToString(value)
 		case kind == entryFlags && len(value) == 4:
 			flags := binary.BigEndian.Uint32(value)
 			e.Wildcard = flags&flagWildcard != 0
 			ok = ok && flags&^flagWildcard == 0
 		case kind == entryComment:
-			e.Comment = text(value)
+			e.Comment = unix.ByteSliceToString(value)
 		case kind == entryPackets && len(value) == 8:
 			count.Packets = binary.BigEndian.Uint64(value)
 		case kind == entryBytes && len(value) == 8:
@@ -99,10 +98,4 @@ func decodeEntry(data []byte) (e render.Entry, count kernel.PacketCount, ok bool
 		}
 	}
 	return e, count, ok
-}
-
-// text is a C string.
-func text(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
 }

@@ -116,7 +116,7 @@ func (c *ipsetConn) own() ([]string, error) {
 	var names []string
 	for _, m := range answer {
 		for kind, value := range nlsock.Attributes(m.Data[min(4, len(m.Data)):]) {
-			if name := text(value); kind == attrSetName && render.OwnSet(name) {
+			if name := unix.ByteSliceToString(value); kind == attrSetName && render.OwnSet(name) {
 				names = append(names, name)
 			}
 		}
@@ -280,7 +280,7 @@ func (c *content) message(data []byte) {
 	for attr, value := range nlsock.Attributes(data[min(4, len(data)):]) {
 		switch {
 		case attr == attrTypeName:
-			c.typeName = text(value)
+			c.typeName = unix.ByteSliceToString(value)
 		case attr == attrFamily && len(value) == 1:
 			c.family = value[0]
 		case attr == attrData:

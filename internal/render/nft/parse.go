@@ -30,16 +30,6 @@ func each(b []byte, f func(typ uint16, value []byte) error) error {
 	return nil
 }
 
-// text is a value that is a string with a zero behind it.
-func text(value []byte) string {
-	for i, c := range value {
-		if c == 0 {
-			return string(value[:i])
-		}
-	}
-	return string(value)
-}
-
 // number is a value of 4 bytes; anything else is 0.
 func number(value []byte) uint32 {
 	if len(value) != 4 {
@@ -54,7 +44,7 @@ func ParseTable(body []byte) (Table, error) {
 	err := each(body, func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.NFTA_TABLE_NAME:
-			t.Name = text(value)
+			t.Name = unix.ByteSliceToString(value)
 		case unix.NFTA_TABLE_FLAGS:
 			t.Flags = number(value)
 		}
@@ -69,13 +59,13 @@ func ParseChain(body []byte) (table string, c Chain, err error) {
 	err = each(body, func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.NFTA_CHAIN_TABLE:
-			table = text(value)
+			table = unix.ByteSliceToString(value)
 		case unix.NFTA_CHAIN_NAME:
-			c.Name = text(value)
+			c.Name = unix.ByteSliceToString(value)
 		case unix.NFTA_CHAIN_POLICY:
 			base.Policy = number(value)
 		case unix.NFTA_CHAIN_TYPE:
-			base.Type = text(value)
+			base.Type = unix.ByteSliceToString(value)
 		case unix.NFTA_CHAIN_HOOK:
 			c.Base = &base
 			return base.parse(value)
@@ -102,9 +92,9 @@ func ParseRule(body []byte) (table, chain string, r Rule, err error) {
 	err = each(body, func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.NFTA_RULE_TABLE:
-			table = text(value)
+			table = unix.ByteSliceToString(value)
 		case unix.NFTA_RULE_CHAIN:
-			chain = text(value)
+			chain = unix.ByteSliceToString(value)
 		case unix.NFTA_RULE_EXPRESSIONS:
 			return each(value, func(_ uint16, value []byte) error {
 				e, err := parseExpr(value)
@@ -126,7 +116,7 @@ func parseExpr(b []byte) (expr.Any, error) {
 	err := each(b, func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.NFTA_EXPR_NAME:
-			name = text(value)
+			name = unix.ByteSliceToString(value)
 		case unix.NFTA_EXPR_DATA:
 			data = value
 		}
@@ -222,7 +212,9 @@ func udataValue(b []byte, wanted userdata.Type) []byte {
 	return nil
 }
 
-func udata(b []byte, wanted userdata.Type) string { return text(udataValue(b, wanted)) }
+func udata(b []byte, wanted userdata.Type) string {
+	return unix.ByteSliceToString(udataValue(b, wanted))
+}
 
 // ParseSet reads the body of a message about a set, without its elements, and gives the table that it belongs to.
 func ParseSet(body []byte) (table string, s Set, err error) {
@@ -230,9 +222,9 @@ func ParseSet(body []byte) (table string, s Set, err error) {
 	err = each(body, func(typ uint16, value []byte) error {
 		switch typ {
 		case unix.NFTA_SET_TABLE:
-			table = text(value)
+			table = unix.ByteSliceToString(value)
 		case unix.NFTA_SET_NAME:
-			s.Name = text(value)
+			s.Name = unix.ByteSliceToString(value)
 		case unix.NFTA_SET_FLAGS:
 			s.Flags = number(value)
 		case unix.NFTA_SET_KEY_TYPE:
@@ -249,7 +241,7 @@ func ParseSet(body []byte) (table string, s Set, err error) {
 			s.Comment = udata(value, userdata.NFTNL_UDATA_SET_COMMENT)
 			s.Written = parseSummary(udataValue(value, udataSetSummary))
 		case nftaSetExpr:
-			s.Counter = text(attribute(value, unix.NFTA_EXPR_NAME)) == "counter"
+			s.Counter = unix.ByteSliceToString(attribute(value, unix.NFTA_EXPR_NAME)) == "counter"
 		case nftaSetCount:
 			s.Count = int(number(value))
 		}
@@ -318,6 +310,6 @@ func parseVerdict(b []byte) *expr.Verdict {
 	}
 	return &expr.Verdict{
 		Kind:  expr.VerdictKind(int32(number(code))),
-		Chain: text(attribute(b, unix.NFTA_VERDICT_CHAIN)),
+		Chain: unix.ByteSliceToString(attribute(b, unix.NFTA_VERDICT_CHAIN)),
 	}
 }

@@ -233,7 +233,7 @@ func (t *Table) take(m Message, elements map[string][]Element) error {
 		_, s, failed := ParseSet(m.Body)
 		t.Sets, err = append(t.Sets, s), failed
 	case unix.NFT_MSG_NEWSETELEM:
-		name := text(attribute(m.Body, unix.NFTA_SET_ELEM_LIST_SET))
+		name := unix.ByteSliceToString(attribute(m.Body, unix.NFTA_SET_ELEM_LIST_SET))
 		elements[name], err = ParseElements(m.Body, elements[name])
 	case unix.NFT_MSG_NEWRULE:
 		_, chain, r, failed := ParseRule(m.Body)

@@ -1,7 +1,6 @@
 package changes
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -95,16 +94,11 @@ func (m message) attr(want uint16) []byte {
 	return nil
 }
 
-func text(b []byte) string {
-	name, _, _ := bytes.Cut(b, []byte{0})
-	return string(name)
-}
-
 // note adds what a message says of the tables that were changed.
 func (c *Change) note(m message) {
 	switch m.family {
 	case unix.NFPROTO_INET:
-		c.Own = c.Own || strings.HasPrefix(text(m.attr(attrTable)), "quaywall")
+		c.Own = c.Own || strings.HasPrefix(unix.ByteSliceToString(m.attr(attrTable)), "quaywall")
 	case unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
 		c.Tables = true
 		c.Taken = c.Taken || m.takes()
@@ -116,19 +110,19 @@ func (m message) takes() bool {
 	chain := ""
 	switch m.kind {
 	case unix.NFT_MSG_DELRULE:
-		chain = text(m.attr(attrRuleChain))
+		chain = unix.ByteSliceToString(m.attr(attrRuleChain))
 	case unix.NFT_MSG_DELCHAIN:
-		chain = text(m.attr(attrChainName))
+		chain = unix.ByteSliceToString(m.attr(attrChainName))
 	case unix.NFT_MSG_DELTABLE:
 	default:
 		return false
 	}
-	return text(m.attr(attrTable)) != "mangle" && !strings.HasPrefix(chain, "QUAYWALL-")
+	return unix.ByteSliceToString(m.attr(attrTable)) != "mangle" && !strings.HasPrefix(chain, "QUAYWALL-")
 }
 
 // author is the program that made a transaction.
 func (m message) author() string {
-	name, pid := text(m.attr(attrGenName)), m.attr(attrGenPID)
+	name, pid := unix.ByteSliceToString(m.attr(attrGenName)), m.attr(attrGenPID)
 	if len(pid) < 4 {
 		return ""
 	}

@@ -1,8 +1,9 @@
 package nftlist
 
 import (
-	"bytes"
 	"encoding/binary"
+
+	"golang.org/x/sys/unix"
 
 	"quaywall/internal/nlsock"
 )
@@ -30,20 +31,12 @@ func (a attrs) nested(typ uint16) attrs {
 // number is a value in network byte order, 0 where there is none.
 func (a attrs) number(typ uint16) uint64 { return bigEndian(a[typ]) }
 
-func (a attrs) text(typ uint16) string { return cString(a[typ]) }
+func (a attrs) text(typ uint16) string { return unix.ByteSliceToString(a[typ]) }
 
 // has tells whether an attribute is there.
 func (a attrs) has(typ uint16) bool {
 	_, ok := a[typ]
 	return ok
-}
-
-// cString is a string up to its zero.
-func cString(b []byte) string {
-	if end := bytes.IndexByte(b, 0); end >= 0 {
-		b = b[:end]
-	}
-	return string(b)
 }
 
 // zero is a string with its zero.

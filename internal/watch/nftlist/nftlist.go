@@ -203,7 +203,7 @@ func (a attrs) devices() []string {
 		all = append(all, one)
 	}
 	for _, name := range nlsock.Attributes(a[nftaHookDevs]) {
-		all = append(all, cString(name))
+		all = append(all, unix.ByteSliceToString(name))
 	}
 	return all
 }

@@ -50,8 +50,10 @@ func (r *rule) expression(name string, a attrs) {
 }
 
 // say adds a statement.
-func (r *rule) say(name string, v any) {
-	r.out = append(r.out, object{name: v})
+func (r *rule) say(name string, v any) { r.add(object{name: v}) }
+
+func (r *rule) add(statement object) {
+	r.out = append(r.out, statement)
 	r.last, r.ethernet = nil, false
 }
 
@@ -321,7 +323,7 @@ func (o *operand) bitwise(a attrs) *operand {
 func (r *rule) immediate(a attrs) bool {
 	data := a.nested(unix.NFTA_IMMEDIATE_DATA)
 	if v := data.nested(unix.NFTA_DATA_VERDICT); v != nil {
-		r.out, r.last = append(r.out, verdict(v)), nil
+		r.add(verdict(v))
 		return true
 	}
 	b := bytes.Clone(data[unix.NFTA_DATA_VALUE])

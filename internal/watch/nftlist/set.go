@@ -131,7 +131,7 @@ const udataComment = 0
 func comment(b []byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if b[0] == udataComment {
-			return cString(b[2 : 2+int(b[1])])
+			return unix.ByteSliceToString(b[2 : 2+int(b[1])])
 		}
 		b = b[2+int(b[1]):]
 	}

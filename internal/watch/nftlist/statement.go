@@ -12,7 +12,7 @@ func (r *rule) statement(name string, a attrs) bool {
 	case "counter":
 		r.say("counter", counter(a))
 	case "limit":
-		r.limit(a)
+		r.say("limit", limit(a))
 	case "quota":
 		r.say("quota", object{"val": a.number(unix.NFTA_QUOTA_BYTES), "val_unit": "bytes", "inv": a.number(unix.NFTA_QUOTA_FLAGS)&unix.NFT_QUOTA_F_INV != 0})
 	case "connlimit":
@@ -58,8 +58,6 @@ func counter(a attrs) object {
 }
 
 var units = map[uint64]string{1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
-
-func (r *rule) limit(a attrs) { r.say("limit", limit(a)) }
 
 func limit(a attrs) object {
 	l := object{"rate": a.number(unix.NFTA_LIMIT_RATE), "burst": a.number(unix.NFTA_LIMIT_BURST), "per": units[a.number(unix.NFTA_LIMIT_UNIT)]}

@@ -177,7 +177,7 @@ func unreadable(b []byte) any { return object{"bytes": fmt.Sprintf("0x%x", b)} }
 
 // word is a string as it is compared: one whose zero isn't compared is the beginning of names.
 func word(b []byte) any {
-	s := cString(b)
+	s := unix.ByteSliceToString(b)
 	if len(s) == len(b) && len(b) < unix.IFNAMSIZ {
 		return s + "*"
 	}

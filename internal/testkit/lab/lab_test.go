@@ -123,6 +123,18 @@ func TestNamesInAContainerNetworkResolve(t *testing.T) {
 	}
 }
 
+// TestAddressesAreReady: a machine has its link-local addresses when the lab has started, and need not wait for the
+// kernel to look for duplicates. Until then it dials link-local neighbours from another address.
+func TestAddressesAreReady(t *testing.T) {
+	l := lab.Start(t, twoNodes())
+	for _, name := range []string{"host", "outside"} {
+		all := l.Node(name).MustExec(t, "ip", "-6", "-oneline", "addr", "show", "dev", "eth0", "scope", "link")
+		if !strings.Contains(all, "fe80::") || strings.Contains(all, "tentative") {
+			t.Errorf("%s has %q", name, all)
+		}
+	}
+}
+
 func TestEngineRestarts(t *testing.T) {
 	l := lab.Start(t, lab.OneHost(lab.Engine{LiveRestore: true}))
 	host, outside := l.Node("host"), l.Node("outside")

@@ -99,6 +99,9 @@ func (l *Lab) wire(t Topology) error {
 	}
 	for _, spec := range t.Nodes {
 		n := l.nodes[spec.Name]
+		if err := n.Inside(quietIPv6); err != nil {
+			return fmt.Errorf("%s: %w", spec.Name, err)
+		}
 		for _, link := range spec.Links {
 			if err := l.connect(n, link); err != nil {
 				return fmt.Errorf("%s: link %s: %w", spec.Name, link.Name, err)
@@ -157,7 +160,8 @@ func makeBridges(segments []string) error {
 	return nil
 }
 
-// quietIPv6 has addresses usable at once, without looking for duplicates first.
+// quietIPv6 has addresses of interfaces that come afterwards usable at once, without looking for duplicates first: a
+// machine whose link-local address isn't ready yet dials link-local neighbours from another one.
 func quietIPv6() error {
 	for _, key := range []string{"all", "default"} {
 		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+key+"/accept_dad", []byte("0"), 0)
@@ -194,9 +198,6 @@ func (l *Lab) connect(n *Node, link Link) error {
 // configure sets up the node's side, in the node's namespace: sysctls, addresses, routes. What a new namespace takes
 // over from the machine (IPv4's forwarding and reverse path filter) is set to the kernel's own defaults first.
 func configure(n *Node, spec NodeSpec) error {
-	if err := quietIPv6(); err != nil {
-		return err
-	}
 	sysctls := map[string]string{"net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "0",
 		"net.ipv4.conf.default.rp_filter": "0", "net.ipv4.conf.all.route_localnet": "0", "net.ipv4.conf.default.route_localnet": "0"}
 	if spec.Forward {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"quaywall/internal/netfilter"
 	"quaywall/internal/netset"
 	"quaywall/internal/snapshot"
@@ -42,19 +44,25 @@ type Opening struct {
 	All   netset.Set // that may come by the interface at all
 }
 
-// Audit finds everything that can be dialled on a host, in both families, by port. Sets are names for sets of addresses. The
-// error is ErrTooLarge, or the context's.
-func Audit(ctx context.Context, h *snapshot.Host, sets map[string]netset.Set) (all []Endpoint, err error) {
-	for _, family := range []netfilter.Family{netfilter.IPv4, netfilter.IPv6} {
-		found, err := audit(ctx, h, family, sets, false)
-		if errors.Is(err, ErrTooLarge) {
-			found, err = audit(ctx, h, family, sets, true)
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, found...)
+// Audit finds everything that can be dialled on a host, in both families at a time, by port. Sets are names for sets of
+// addresses. The error is ErrTooLarge, or the context's.
+func Audit(ctx context.Context, h *snapshot.Host, sets map[string]netset.Set) ([]Endpoint, error) {
+	families := []netfilter.Family{netfilter.IPv4, netfilter.IPv6}
+	found := make([][]Endpoint, len(families))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, family := range families {
+		group.Go(func() (err error) {
+			found[i], err = audit(ctx, h, family, sets, false)
+			if errors.Is(err, ErrTooLarge) {
+				found[i], err = audit(ctx, h, family, sets, true)
+			}
+			return err
+		})
 	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	all := slices.Concat(found...)
 	slices.SortStableFunc(all, func(x, y Endpoint) int {
 		return cmp.Or(cmp.Compare(x.Port, y.Port), cmp.Compare(x.Proto, y.Proto), x.Addr.Compare(y.Addr))
 	})

@@ -3,44 +3,20 @@ package cli
 import (
 	"regexp"
 	"slices"
-	"strings"
 
 	"quaywall/internal/inventory"
 	"quaywall/internal/netfilter"
 )
-
-// keepers are programs that write rules of their own, by the beginning of the names of their chains, or of their tables of
-// nf_tables. Rules in them come back when they are taken out.
-var keepers = []struct{ prefix, who string }{
-	{"DOCKER-USER", ""}, // made by Docker, filled by people
-	{"DOCKER", "Docker"}, {"docker-bridges", "Docker"},
-	{"ufw-user-input", ""}, {"ufw-user-output", ""}, {"ufw-user-forward", ""}, // what people told ufw
-	{"ufw6-user-input", ""}, {"ufw6-user-output", ""}, {"ufw6-user-forward", ""},
-	{"ufw-", "ufw"}, {"ufw6-", "ufw"},
-	{"firewalld", "firewalld"}, {"INPUT_ZONES", "firewalld"}, {"FORWARD_", "firewalld"}, {"IN_", "firewalld"}, {"FWD", "firewalld"},
-	{"LIBVIRT_", "libvirt"}, {"libvirt_network", "libvirt"}, {"f2b-", "fail2ban"}, {"crowdsec", "CrowdSec"}, {"CROWDSEC", "CrowdSec"},
-	{"KUBE-", "Kubernetes"}, {"cali-", "Calico"}, {"CILIUM_", "Cilium"}, {"CNI-", "CNI"}, {"NETAVARK", "Podman"}, {"netavark", "Podman"},
-	{"ts-", "Tailscale"}, {"shorewall", "Shorewall"}, {"sshguard", "sshguard"},
-}
-
-func keeperOf(name string) string {
-	for _, k := range keepers {
-		if strings.HasPrefix(name, k.prefix) {
-			return k.who
-		}
-	}
-	return ""
-}
 
 // keeper is the program that looks after a rule, "" where a person does.
 func keeper(inv *inventory.Inventory, t *netfilter.Table, c *netfilter.Chain, r *netfilter.Rule) string {
 	switch {
 	case t.IsOwn() || netfilter.IsOwnChain(c.Name):
 		return "quaywall"
-	case t.Dialect == netfilter.NFT && keeperOf(t.Name) != "":
-		return keeperOf(t.Name)
-	case t.Dialect != netfilter.NFT && keeperOf(c.Name) != "":
-		return keeperOf(c.Name)
+	case t.Dialect == netfilter.NFT && netfilter.KeeperOf(t.Name).Name != "":
+		return netfilter.KeeperOf(t.Name).Name
+	case t.Dialect != netfilter.NFT && netfilter.KeeperOf(c.Name).Name != "":
+		return netfilter.KeeperOf(c.Name).Name
 	case c.Name == "DOCKER-USER" && r.Text == "-j RETURN" && r == c.Rules[len(c.Rules)-1]:
 		return "Docker"
 	case t.Dialect != netfilter.NFT && c.Base != nil && dockerWrote(inv, r.Text):
@@ -59,7 +35,7 @@ func keeperOfTarget(r *netfilter.Rule) string {
 			case v.Chain == "DOCKER-USER":
 				return "Docker"
 			}
-			return keeperOf(v.Chain)
+			return netfilter.KeeperOf(v.Chain).Name
 		}
 	}
 	return ""

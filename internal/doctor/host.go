@@ -255,16 +255,15 @@ func (x *exam) firewalls() {
 		}
 	}
 	for _, t := range x.host.Rules.Tables {
-		if t.Dialect == netfilter.NFT && t.Name == "firewalld" {
-			note("firewalld", name(t))
+		if k := netfilter.KeeperOf(t.Name); t.Dialect == netfilter.NFT && k.Firewall {
+			note(k.Name, name(t))
 		}
 		for _, c := range t.Chains {
-			who := keeper(c.Name)
-			if who != "" && len(c.Rules) > 0 && t.Dialect != netfilter.NFT {
-				note(who, name(t)+" chain "+c.Name)
+			if k := netfilter.KeeperOf(c.Name); t.Dialect != netfilter.NFT && k.Firewall && len(c.Rules) > 0 {
+				note(k.Name, name(t)+" chain "+c.Name)
 			}
 			if t.Dialect == netfilter.NFT && c.Base != nil && c.Base.Policy == netfilter.Drop && !t.IsOwn() &&
-				t.Name != "firewalld" && t.Name != dockerTable && t.Family <= netfilter.IPv6 {
+				netfilter.KeeperOf(t.Name).Name == "" && t.Family <= netfilter.IPv6 {
 				note("rules of nftables by hand", name(t)+" chain "+c.Name+", policy drop")
 			}
 		}
@@ -283,17 +282,6 @@ func (x *exam) firewalls() {
 	x.add(Finding{ID: "two-firewalls", Severity: Warning, Title: "more than one firewall is at work",
 		Means:    "a packet has to pass all of them, and when one is reloaded it may take rules of another away, Docker's too",
 		Evidence: evidence, Do: "keep one, and take the other out with its own program (ufw disable, systemctl disable --now firewalld, …)"})
-}
-
-// keeper is whose chains have such names.
-func keeper(chain string) string {
-	for prefix, who := range map[string]string{"ufw-": "ufw", "ufw6-": "ufw", "IN_public": "firewalld", "FWDI_": "firewalld", "INPUT_ZONES": "firewalld",
-		"shorewall": "Shorewall", "LOCALINPUT": "csf", "FERM": "ferm"} {
-		if strings.HasPrefix(chain, prefix) {
-			return who
-		}
-	}
-	return ""
 }
 
 // unread tells that there are rules which nobody understood.

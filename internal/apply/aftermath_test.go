@@ -42,10 +42,12 @@ func (c *connections) Begun(*apply.Running) (*apply.Running, error) {
 	return runs(c.begun), nil
 }
 
-func (c *connections) End(_ *apply.Running, denied []recheck.Flow) error {
-	c.ended = append(c.ended, denied...)
+func (c *connections) End(_ *apply.Running, denied []recheck.Denied) error {
+	for _, d := range denied {
+		c.ended = append(c.ended, *d.Flow)
+	}
 	c.live = slices.DeleteFunc(c.live, func(f recheck.Flow) bool {
-		return slices.ContainsFunc(denied, func(d recheck.Flow) bool { return isSame(d, f) })
+		return slices.ContainsFunc(denied, func(d recheck.Denied) bool { return isSame(*d.Flow, f) })
 	})
 	return nil
 }
@@ -152,7 +154,7 @@ func TestConnectionsThatBeginMeanwhile(t *testing.T) {
 		"a denied one":  {[]recheck.Flow{dialled(81), dialled(80)}, 1, []recheck.Flow{dialled(82), dialled(81)}},
 		"none":          {[]recheck.Flow{}, 1, []recheck.Flow{dialled(82)}},
 		"not known":     {nil, 2, []recheck.Flow{dialled(82)}},
-		"one heard too": {[]recheck.Flow{dialled(82)}, 1, []recheck.Flow{dialled(82), dialled(82)}},
+		"one heard too": {[]recheck.Flow{dialled(82)}, 1, []recheck.Flow{dialled(82)}},
 	} {
 		w := newWorld(t)
 		running := &connections{live: []recheck.Flow{dialled(80), dialled(82)}, begun: c.begun}

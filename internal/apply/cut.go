@@ -31,9 +31,9 @@ type EndedLine struct {
 
 // denied is what is known of the connections that run and that the policy denies.
 type denied struct {
-	known     bool                     // they were looked at
-	flows     []recheck.Flow           // of the last look at all, and of those at what began since
-	lines     map[recheck.Tuple]string // of all looks, by their two ends
+	known     bool             // they were looked at
+	flows     []recheck.Denied // of the last look at all, and of those at what began since
+	cut       int              // so many of them, the first, are no way in, and in the sets that keep them from coming back
 	uncertain int
 	running   *Running // of the last look at all
 	judge     *recheck.Judge
@@ -59,22 +59,30 @@ func (c *change) listDenied() {
 		c.note("connections that the policy denies may go on, since the live ones are not known: %v", err)
 		return
 	}
-	if d.lines == nil {
-		d.lines = map[recheck.Tuple]string{}
-	}
 	if d.judge == nil {
 		d.judge = recheck.New(c.policy, c.inv, running.Host)
 	}
 	d.judge.Update(running.Host) // what it knows of each source stays true, and is most of the work
-	for _, f := range running.Flows {
-		switch v := d.judge.Judge(f); {
-		case v.Denied:
-			d.flows = append(d.flows, f)
-			d.lines[ends(f)] = v.Line
-		case v.Uncertain:
-			d.uncertain++
+	found, uncertain := d.judge.Denied(running.Flows)
+	d.flows = append(d.flows, without(found, d.flows, connectionOf)...)
+	d.uncertain += uncertain
+}
+
+// without gives those of a few that are not among many. What they have in common is told by a key.
+func without[T any, K comparable](few, many []T, key func(T) K) []T {
+	if len(few) == 0 || len(many) == 0 {
+		return few
+	}
+	common := make(map[K]bool, len(few))
+	for _, x := range few {
+		common[key(x)] = false
+	}
+	for _, x := range many {
+		if _, ok := common[key(x)]; ok {
+			common[key(x)] = true
 		}
 	}
+	return slices.DeleteFunc(few, func(x T) bool { return common[key(x)] })
 }
 
 // look lists the connections to be judged: all, or those that began since the look before, besides which what that found
@@ -103,16 +111,23 @@ func (d *denied) look(c Connections, routes bool) (*Running, error) {
 // forget makes the next look one at all connections.
 func (d *denied) forget() {
 	d.running.close()
-	d.running, d.flows, d.uncertain = nil, nil, 0
+	d.running, d.flows, d.cut, d.uncertain = nil, nil, 0, 0
 }
 
-// ends are the two ends of a connection, whichever side was seen first: that differs between two looks at one whose
-// beginning nobody saw.
-func ends(f recheck.Flow) recheck.Tuple {
+// connection is what tells one from another: its two ends, and what connection tracking gave it, since it may have been
+// dialled again from the same port.
+type connection struct {
+	ends recheck.Tuple
+	id   uint32
+}
+
+// connectionOf is the connection, whichever side was seen first: this differs between two looks at one whose beginning
+// nobody saw.
+func connectionOf(f recheck.Denied) connection {
 	if f.MidStream && f.Orig.Dst.Compare(f.Orig.Src) < 0 {
-		return f.Orig.Reversed()
+		return connection{f.Orig.Reversed(), f.ID}
 	}
-	return f.Orig
+	return connection{f.Orig, f.ID}
 }
 
 // spare takes the ways in out of what is denied. The guard refuses policies that deny them, so there should be none; but
@@ -128,18 +143,14 @@ func (c *change) spare() {
 		ways[t], ways[recheck.Tuple{Proto: w.Proto, Src: w.Local, Dst: w.Peer}] = true, true
 		tunnel = cmp.Or(tunnel, c.tunnelOf(w))
 	}
-	left := 0
-	c.denied.flows = slices.DeleteFunc(c.denied.flows, func(f recheck.Flow) bool {
-		carries := tunnel != "" && c.mayCarry(f)
+	left, spared := 0, c.denied.flows[:c.denied.cut]
+	c.denied.flows = append(spared, slices.DeleteFunc(c.denied.flows[len(spared):], func(f recheck.Denied) bool {
+		carries := tunnel != "" && c.mayCarry(f.Flow)
 		if carries {
 			left++
 		}
-		if carries || ways[f.Orig] || ways[f.Reply] {
-			delete(c.denied.lines, ends(f))
-			return true
-		}
-		return false
-	})
+		return carries || ways[f.Orig] || ways[f.Reply]
+	})...)
 	if left > 0 {
 		c.note("you came in by %s: %d connections that the policy denies go on, since one of them may carry that tunnel", tunnel, left)
 	}
@@ -163,7 +174,7 @@ func (c *change) tunnelOf(w guard.Way) string {
 }
 
 // mayCarry tells whether a connection may be the outside of a tunnel that ends at this host.
-func (c *change) mayCarry(f recheck.Flow) bool {
+func (c *change) mayCarry(f *recheck.Flow) bool {
 	for _, i := range c.inv.Interfaces {
 		for _, p := range i.Addrs {
 			if a := p.Addr().Unmap().WithZone(""); a == f.Orig.Dst.Addr() || a == f.Orig.Src.Addr() {
@@ -188,8 +199,10 @@ func (c *change) freshCut(ctx context.Context) (fresh compile.Cut) {
 		return fresh
 	}
 	fresh.Flows = c.denied.judge.Cut(c.denied.flows)
-	fresh.Flows = append(fresh.Flows, c.denied.judge.StillDenied(c.cutBefore(ctx))...)
-	if fresh.Flows = distinct(fresh.Flows); len(fresh.Flows) > 0 {
+	before := distinct(c.denied.judge.StillDenied(c.cutBefore(ctx)))
+	fresh.Flows = append(fresh.Flows, without(before, fresh.Flows, itself)...)
+	c.denied.cut = len(c.denied.flows)
+	if len(fresh.Flows) > 0 {
 		fresh.ID = newCutID()
 	}
 	return fresh
@@ -237,6 +250,8 @@ func distinct(flows []ruleset.Flow) []ruleset.Flow {
 	})
 }
 
+func itself(f ruleset.Flow) ruleset.Flow { return f }
+
 func newCutID() string {
 	id := make([]byte, 4)
 	_, _ = rand.Read(id) // never fails: see its documentation
@@ -260,11 +275,7 @@ func (c *change) endDenied(ctx context.Context) {
 
 // keepEnded adds to the sets in force what was not known when they were filled.
 func (c *change) keepEnded(ctx context.Context) error {
-	known := map[ruleset.Flow]bool{}
-	for _, f := range c.cut.Flows {
-		known[f] = true
-	}
-	more := slices.DeleteFunc(c.denied.judge.Cut(c.denied.flows), func(f ruleset.Flow) bool { return known[f] })
+	more := without(c.denied.judge.Cut(c.denied.flows[c.denied.cut:]), c.cut.Flows, itself)
 	if len(more) == 0 {
 		return nil
 	}
@@ -367,10 +378,10 @@ func (c *change) ended() *Ended {
 	if !c.denied.known {
 		return nil
 	}
-	e := &Ended{Connections: len(c.denied.lines), Uncertain: c.denied.uncertain}
+	e := &Ended{Connections: len(c.denied.flows), Uncertain: c.denied.uncertain}
 	count := map[string]int{}
-	for _, line := range c.denied.lines {
-		count[line]++
+	for _, f := range c.denied.flows {
+		count[f.Line]++
 	}
 	for _, line := range slices.SortedFunc(maps.Keys(count), compareLines) {
 		e.Lines = append(e.Lines, EndedLine{Line: line, Connections: count[line]})

@@ -197,7 +197,7 @@ func bigEndian(b []byte) (n uint64) {
 // Forget takes flows, as List gave them, out of the table: the next packet of one begins a new flow. One that is gone by
 // now is no error, and one that came instead of it, with the same addresses and ports, is left alone. What can't be
 // forgotten keeps no other flow.
-func Forget(flows []recheck.Flow) error {
+func Forget(flows []*recheck.Flow) error {
 	if len(flows) == 0 {
 		return nil
 	}
@@ -208,8 +208,8 @@ func Forget(flows []recheck.Flow) error {
 	defer conn.Close()
 	n, err := conn.Send(deleteFlow, 0, func(yield func([]byte) bool) {
 		var b []byte
-		for i := range flows {
-			if b = appendForget(b[:0], &flows[i]); !yield(b) {
+		for _, f := range flows {
+			if b = appendForget(b[:0], f); !yield(b) {
 				return
 			}
 		}

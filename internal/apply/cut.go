@@ -33,6 +33,7 @@ type EndedLine struct {
 type denied struct {
 	known     bool             // they were looked at
 	flows     []recheck.Denied // of the last look at all, and of those at what began since
+	before    []recheck.Denied // of the looks at all before the last
 	cut       int              // so many of them, the first, are no way in, and in the sets that keep them from coming back
 	uncertain int
 	running   *Running // of the last look at all
@@ -82,7 +83,7 @@ func without[T any, K comparable](few, many []T, key func(T) K) []T {
 			common[key(x)] = true
 		}
 	}
-	return slices.DeleteFunc(few, func(x T) bool { return common[key(x)] })
+	return slices.DeleteFunc(slices.Clone(few), func(x T) bool { return common[key(x)] })
 }
 
 // look lists the connections to be judged: all, or those that began since the look before, besides which what that found
@@ -100,6 +101,7 @@ func (d *denied) look(c Connections, routes bool) (*Running, error) {
 		d.running.Sockets = more.Sockets
 		return more, nil
 	}
+	d.before = append(d.before, d.flows...)
 	d.forget()
 	if d.running, err = c.List(routes); err != nil {
 		return nil, err
@@ -121,13 +123,15 @@ type connection struct {
 	id   uint32
 }
 
-// connectionOf is the connection, whichever side was seen first: this differs between two looks at one whose beginning
-// nobody saw.
-func connectionOf(f recheck.Denied) connection {
+func connectionOf(f recheck.Denied) connection { return connection{endsOf(f), f.ID} }
+
+// endsOf are the two ends of a connection, whichever side was seen first: this differs between two looks at one whose
+// beginning nobody saw.
+func endsOf(f recheck.Denied) recheck.Tuple {
 	if f.MidStream && f.Orig.Dst.Compare(f.Orig.Src) < 0 {
-		return connection{f.Orig.Reversed(), f.ID}
+		return f.Orig.Reversed()
 	}
-	return connection{f.Orig, f.ID}
+	return f.Orig
 }
 
 // spare takes the ways in out of what is denied. The guard refuses policies that deny them, so there should be none; but
@@ -378,9 +382,10 @@ func (c *change) ended() *Ended {
 	if !c.denied.known {
 		return nil
 	}
-	e := &Ended{Connections: len(c.denied.flows), Uncertain: c.denied.uncertain}
+	over := without(c.denied.before, c.denied.flows, endsOf) // they ended meanwhile: the rules that deny them are in force
+	e := &Ended{Connections: len(c.denied.flows) + len(over), Uncertain: c.denied.uncertain}
 	count := map[string]int{}
-	for _, f := range c.denied.flows {
+	for _, f := range slices.Concat(c.denied.flows, over) {
 		count[f.Line]++
 	}
 	for _, line := range slices.SortedFunc(maps.Keys(count), compareLines) {

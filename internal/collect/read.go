@@ -321,12 +321,19 @@ func (r *reader) routing() {
 // sockets reads sockets, and finds the containers that docker-proxies forward to.
 func (r *reader) sockets() {
 	r.host.Sockets, _ = take(r, fileSockets, snapshot.PartSockets, "what listens on the host is not known", hostfiles.Sockets)
+	published := map[snapshot.Port][]inventory.Published{} // of thousands, that nobody looks through for each socket
+	for _, p := range r.host.Inventory.Published {
+		at := snapshot.Port{Proto: p.Proto, Port: p.Port}
+		published[at] = append(published[at], p)
+	}
 	for i := range r.host.Sockets {
-		switch s := &r.host.Sockets[i]; s.Process {
+		s := &r.host.Sockets[i]
+		here := published[snapshot.Port{Proto: s.Proto, Port: s.Port}]
+		switch s.Process {
 		case dockerProxy:
-			proxied(s, r.host)
+			proxied(s, here, r.host)
 		case dockerd:
-			s.Idle = publishes(s, r.host)
+			s.Idle = len(here) > 0
 		}
 	}
 }
@@ -336,15 +343,10 @@ const (
 	dockerd     = "dockerd"
 )
 
-// publishes tells whether a socket is at a published port.
-func publishes(s *snapshot.Socket, h *snapshot.Host) bool {
-	return slices.ContainsFunc(h.Inventory.Published, func(p inventory.Published) bool { return p.Proto == s.Proto && p.Port == s.Port })
-}
-
-// proxied finds where a docker-proxy forwards to: to the container that publishes its port.
-func proxied(s *snapshot.Socket, h *snapshot.Host) {
-	for _, p := range h.Inventory.Published {
-		if p.Proto != s.Proto || p.Port != s.Port || p.Addr != s.Addr && !(s.Both && p.Addr.IsUnspecified()) {
+// proxied finds where a docker-proxy forwards to, of what is published with its port: to the container that does.
+func proxied(s *snapshot.Socket, published []inventory.Published, h *snapshot.Host) {
+	for _, p := range published {
+		if p.Addr != s.Addr && !(s.Both && p.Addr.IsUnspecified()) {
 			continue
 		}
 		s.Container = p.Container

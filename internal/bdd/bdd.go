@@ -183,6 +183,3 @@ func (u *Universe) Or(a, b Set) Set { return u.And(a.Not(), b.Not()).Not() }
 
 // Diff is what is in a and not in b.
 func (u *Universe) Diff(a, b Set) Set { return u.And(a, b.Not()) }
-
-// Xor is what is in one of the sets alone: None where they are equal.
-func (u *Universe) Xor(a, b Set) Set { return u.Or(u.Diff(a, b), u.Diff(b, a)) }

@@ -102,7 +102,8 @@ func combine(r *rand.Rand, u *Universe, p, q pair) pair {
 	case 2:
 		return pair{u.Diff(p.set, q.set), where(func(i int) bool { return p.want[i] && !q.want[i] })}
 	case 3:
-		return pair{u.Xor(p.set, q.set), where(func(i int) bool { return p.want[i] != q.want[i] })}
+		both, either := u.And(p.set, q.set), u.Or(p.set, q.set)
+		return pair{u.Diff(either, both), where(func(i int) bool { return p.want[i] != q.want[i] })}
 	case 4:
 		q = pair{u.And(p.set, q.set), where(func(i int) bool { return p.want[i] && q.want[i] })}
 		return pair{u.Cofactor(q.set, f, v), where(func(i int) bool { return q.want[put(i, f, v)] })}

@@ -154,6 +154,9 @@ func (j *Judge) Denied(flows []Flow) (denied []Denied, uncertain int) {
 	for i := range flows {
 		switch v := j.Judge(&flows[i]); {
 		case v.Denied:
+			if denied == nil { // where one is, many are
+				denied = make([]Denied, 0, len(flows)-i)
+			}
 			denied = append(denied, Denied{&flows[i], v.Line})
 		case v.Uncertain:
 			uncertain++

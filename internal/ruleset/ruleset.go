@@ -11,6 +11,7 @@ package ruleset
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"time"
 
 	"quaywall/internal/netset"
@@ -219,8 +220,16 @@ type Flow struct {
 
 // AddFlows adds those flows that are of the set's family.
 func (s *Set) AddFlows(flows []Flow) {
+	own := func(f Flow) bool { return f.Client.Is4() == (s.Key == Flow4) }
+	more := 0
 	for _, f := range flows {
-		if f.Client.Is4() == (s.Key == Flow4) {
+		if own(f) {
+			more++
+		}
+	}
+	s.Flows = slices.Grow(s.Flows, more)
+	for _, f := range flows {
+		if own(f) {
 			s.Flows = append(s.Flows, f)
 		}
 	}

@@ -28,6 +28,9 @@ const (
 	beLiberal             = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL: a connection that was picked up in mid-stream
 )
 
+// keyPiece is how much memory is taken at a time for keys of flows.
+const keyPiece = 64 << 10
+
 // List lists the flows of both families that are not over.
 func List() ([]recheck.Flow, error) {
 	n, unknown := count()
@@ -40,9 +43,12 @@ func List() ([]recheck.Flow, error) {
 	}
 	defer conn.Close()
 	flows := make([]recheck.Flow, 0, n+n/64)
-	var keys []byte // one piece of memory for all of them
+	var keys []byte // one piece of memory for many of them
 	err = conn.Dump(getFlows, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, func(message []byte) {
 		if f, live := decode(message); live {
+			if len(keys)+len(f.Key) > cap(keys) {
+				keys = make([]byte, 0, len(f.Key)+keyPiece)
+			}
 			begin := len(keys)
 			keys = append(keys, f.Key...)
 			f.Key = keys[begin:len(keys):len(keys)]

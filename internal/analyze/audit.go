@@ -48,18 +48,21 @@ type Opening struct {
 // addresses. The error is ErrTooLarge, or the context's.
 func Audit(ctx context.Context, h *snapshot.Host, sets map[string]netset.Set) ([]Endpoint, error) {
 	families := []netfilter.Family{netfilter.IPv4, netfilter.IPv6}
-	found := make([][]Endpoint, len(families))
-	group, ctx := errgroup.WithContext(ctx)
+	found, errs := make([][]Endpoint, len(families)), make([]error, len(families))
+	var group errgroup.Group
 	for i, family := range families {
-		group.Go(func() (err error) {
-			found[i], err = audit(ctx, h, family, sets, false)
-			if errors.Is(err, ErrTooLarge) {
-				found[i], err = audit(ctx, h, family, sets, true)
-			}
-			return err
+		group.Go(func() error {
+			found[i], errs[i] = audit(ctx, h, family, sets, false)
+			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
+	_ = group.Wait() // each error is looked at below
+	for i, family := range families {
+		if errors.Is(errs[i], ErrTooLarge) { // one family after the other: each may take much
+			found[i], errs[i] = audit(ctx, h, family, sets, true)
+		}
+	}
+	if err := cmp.Or(errs...); err != nil {
 		return nil, err
 	}
 	all := slices.Concat(found...)

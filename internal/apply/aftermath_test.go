@@ -146,6 +146,8 @@ func TestMendGlancesAtConnections(t *testing.T) {
 // What began while the policy was put in force ends as what ran before; all are listed again only where it is not known what
 // began.
 func TestConnectionsThatBeginMeanwhile(t *testing.T) {
+	tracked := dialled(82)
+	tracked.ID++ // connection tracking heard of it anew
 	for name, c := range map[string]struct {
 		begun []recheck.Flow
 		lists int
@@ -155,11 +157,18 @@ func TestConnectionsThatBeginMeanwhile(t *testing.T) {
 		"none":          {[]recheck.Flow{}, 1, []recheck.Flow{dialled(82)}},
 		"not known":     {nil, 2, []recheck.Flow{dialled(82)}},
 		"one heard too": {[]recheck.Flow{dialled(82)}, 1, []recheck.Flow{dialled(82)}},
+		"one anew":      {[]recheck.Flow{tracked}, 1, []recheck.Flow{dialled(82), tracked}},
 	} {
 		w := newWorld(t)
 		running := &connections{live: []recheck.Flow{dialled(80), dialled(82)}, begun: c.begun}
 		w.Running = running
-		w.put(t, 80)
+		told := map[recheck.Tuple]bool{} // a connection is told of once
+		for _, f := range c.ended {
+			told[f.Orig] = true
+		}
+		if r := w.put(t, 80); r.Ended.Connections != len(told) {
+			t.Errorf("%s: told of %+v", name, r.Ended)
+		}
 		if running.lists != c.lists || !slices.EqualFunc(running.ended, c.ended, isSame) {
 			t.Errorf("%s: listed %d times, ended %+v", name, running.lists, running.ended)
 		}

@@ -137,13 +137,16 @@ func (liveConnections) End(r *Running, denied []recheck.Denied) error {
 	}
 	var tracked []*recheck.Flow
 	for _, f := range denied {
-		for _, end := range []pair{{f.Orig.Src, f.Orig.Dst}, {f.Orig.Dst, f.Orig.Src}} {
-			if _, ok := doomed[end]; ok && f.Orig.Proto == unix.IPPROTO_TCP {
-				doomed[end] = true
-			}
-		}
 		if f.ID != 0 {
 			tracked = append(tracked, f.Flow)
+		}
+		if f.Orig.Proto != unix.IPPROTO_TCP {
+			continue
+		}
+		for _, end := range []pair{{f.Orig.Src, f.Orig.Dst}, {f.Orig.Dst, f.Orig.Src}} {
+			if _, ok := doomed[end]; ok {
+				doomed[end] = true
+			}
 		}
 	}
 	var socks []sockets.Socket

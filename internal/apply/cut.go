@@ -34,7 +34,7 @@ type denied struct {
 	known     bool             // they were looked at
 	flows     []recheck.Denied // of the last look at all, and of those at what began since
 	before    []recheck.Denied // of the looks at all before the last
-	cut       int              // so many of them, the first, are no way in, and in the sets that keep them from coming back
+	cut       int              // so many of them, the first, went to the sets that keep them from coming back
 	uncertain int
 	running   *Running // of the last look at all
 	judge     *recheck.Judge
@@ -69,21 +69,21 @@ func (c *change) listDenied() {
 	d.uncertain += uncertain
 }
 
-// without gives those of a few that are not among many. What they have in common is told by a key.
-func without[T any, K comparable](few, many []T, key func(T) K) []T {
-	if len(few) == 0 || len(many) == 0 {
-		return few
+// without gives those that are not among others, by a key. It takes memory for all of them, and none for the others.
+func without[T any, K comparable](all, others []T, key func(T) K) []T {
+	if len(all) == 0 || len(others) == 0 {
+		return all
 	}
-	common := make(map[K]bool, len(few))
-	for _, x := range few {
+	common := make(map[K]bool, len(all))
+	for _, x := range all {
 		common[key(x)] = false
 	}
-	for _, x := range many {
+	for _, x := range others {
 		if _, ok := common[key(x)]; ok {
 			common[key(x)] = true
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(few), func(x T) bool { return common[key(x)] })
+	return slices.DeleteFunc(slices.Clone(all), func(x T) bool { return common[key(x)] })
 }
 
 // look lists the connections to be judged: all, or those that began since the look before, besides which what that found
@@ -101,13 +101,14 @@ func (d *denied) look(c Connections, routes bool) (*Running, error) {
 		d.running.Sockets = more.Sockets
 		return more, nil
 	}
-	d.before = append(d.before, d.flows...)
-	d.forget()
-	if d.running, err = c.List(routes); err != nil {
+	running, err := c.List(routes)
+	if err != nil {
 		return nil, err
 	}
-	d.known = true
-	return d.running, nil
+	d.before = append(d.before, d.flows...)
+	d.forget()
+	d.running, d.known = running, true
+	return running, nil
 }
 
 // forget makes the next look one at all connections.
@@ -382,11 +383,14 @@ func (c *change) ended() *Ended {
 	if !c.denied.known {
 		return nil
 	}
-	over := without(c.denied.before, c.denied.flows, endsOf) // they ended meanwhile: the rules that deny them are in force
-	e := &Ended{Connections: len(c.denied.flows) + len(over), Uncertain: c.denied.uncertain}
+	lines := make(map[recheck.Tuple]string, len(c.denied.flows)) // of all looks: who is gone by the last one ended as well
+	for _, f := range slices.Concat(c.denied.before, c.denied.flows) {
+		lines[endsOf(f)] = f.Line
+	}
+	e := &Ended{Connections: len(lines), Uncertain: c.denied.uncertain}
 	count := map[string]int{}
-	for _, f := range slices.Concat(c.denied.flows, over) {
-		count[f.Line]++
+	for _, line := range lines {
+		count[line]++
 	}
 	for _, line := range slices.SortedFunc(maps.Keys(count), compareLines) {
 		e.Lines = append(e.Lines, EndedLine{Line: line, Connections: count[line]})

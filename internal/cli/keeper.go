@@ -13,10 +13,10 @@ func keeper(inv *inventory.Inventory, t *netfilter.Table, c *netfilter.Chain, r 
 	switch {
 	case t.IsOwn() || netfilter.IsOwnChain(c.Name):
 		return "quaywall"
-	case t.Dialect == netfilter.NFT && netfilter.KeeperOf(t.Name).Name != "":
-		return netfilter.KeeperOf(t.Name).Name
-	case t.Dialect != netfilter.NFT && netfilter.KeeperOf(c.Name).Name != "":
-		return netfilter.KeeperOf(c.Name).Name
+	case t.Dialect == netfilter.NFT && netfilter.KeeperOfTable(t.Name).Name != "":
+		return netfilter.KeeperOfTable(t.Name).Name
+	case t.Dialect != netfilter.NFT && netfilter.KeeperOfChain(c.Name).Name != "":
+		return netfilter.KeeperOfChain(c.Name).Name
 	case c.Name == "DOCKER-USER" && r.Text == "-j RETURN" && r == c.Rules[len(c.Rules)-1]:
 		return "Docker"
 	case t.Dialect != netfilter.NFT && c.Base != nil && dockerWrote(inv, r.Text):
@@ -35,7 +35,7 @@ func keeperOfTarget(r *netfilter.Rule) string {
 			case v.Chain == "DOCKER-USER":
 				return "Docker"
 			}
-			return netfilter.KeeperOf(v.Chain).Name
+			return netfilter.KeeperOfChain(v.Chain).Name
 		}
 	}
 	return ""

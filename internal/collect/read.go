@@ -321,19 +321,19 @@ func (r *reader) routing() {
 // sockets reads sockets, and finds the containers that docker-proxies forward to.
 func (r *reader) sockets() {
 	r.host.Sockets, _ = take(r, fileSockets, snapshot.PartSockets, "what listens on the host is not known", hostfiles.Sockets)
-	published := map[snapshot.Port][]inventory.Published{} // of thousands, that nobody looks through for each socket
+	published := map[snapshot.Port][]inventory.Published{} // there may be thousands of them, and of sockets
 	for _, p := range r.host.Inventory.Published {
 		at := snapshot.Port{Proto: p.Proto, Port: p.Port}
 		published[at] = append(published[at], p)
 	}
 	for i := range r.host.Sockets {
 		s := &r.host.Sockets[i]
-		here := published[snapshot.Port{Proto: s.Proto, Port: s.Port}]
+		same := published[snapshot.Port{Proto: s.Proto, Port: s.Port}]
 		switch s.Process {
 		case dockerProxy:
-			proxied(s, here, r.host)
+			proxied(s, same, r.host)
 		case dockerd:
-			s.Idle = len(here) > 0
+			s.Idle = len(same) > 0
 		}
 	}
 }

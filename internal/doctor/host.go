@@ -255,15 +255,15 @@ func (x *exam) firewalls() {
 		}
 	}
 	for _, t := range x.host.Rules.Tables {
-		if k := netfilter.KeeperOf(t.Name); t.Dialect == netfilter.NFT && k.Firewall {
+		if k := netfilter.KeeperOfTable(t.Name); t.Dialect == netfilter.NFT && k.Firewall {
 			note(k.Name, name(t))
 		}
 		for _, c := range t.Chains {
-			if k := netfilter.KeeperOf(c.Name); t.Dialect != netfilter.NFT && k.Firewall && len(c.Rules) > 0 {
+			if k := netfilter.KeeperOfChain(c.Name); t.Dialect != netfilter.NFT && k.Firewall && len(c.Rules) > 0 {
 				note(k.Name, name(t)+" chain "+c.Name)
 			}
 			if t.Dialect == netfilter.NFT && c.Base != nil && c.Base.Policy == netfilter.Drop && !t.IsOwn() &&
-				netfilter.KeeperOf(t.Name).Name == "" && t.Family <= netfilter.IPv6 {
+				netfilter.KeeperOfTable(t.Name).Name == "" && t.Family <= netfilter.IPv6 {
 				note("rules of nftables by hand", name(t)+" chain "+c.Name+", policy drop")
 			}
 		}

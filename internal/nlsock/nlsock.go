@@ -4,9 +4,9 @@
 //	err = s.Dump(typ, body, func(message []byte) { … })
 //	err = s.Send(typ, bodies, unix.ENOENT)
 //
-// It blocks the operating system thread that calls. The usual libraries wait by the runtime's poller; on a thread that is
-// locked to its goroutine, as for another network namespace, that changes threads twice for each answer, and took ten
-// times as long (measured).
+// It blocks operating system threads. The usual libraries wait by the runtime's poller; on a thread that is locked to its
+// goroutine, as for another network namespace, that changes threads twice for each answer, and took ten times as long
+// (measured). Dump changes threads for each datagram, of a hundred entries or more, and has both cores work.
 //
 // Be aware: a socket belongs to the network namespace of the thread that opened it.
 package nlsock

@@ -46,6 +46,17 @@ func TestFmt(t *testing.T) {
 	}
 }
 
+func TestFmtKeepsComments(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "policy.yaml", "version: 1\ninbound:\n  - {allow: 80}  # web\n  - {allow: 53/udp, from: office}   # dns\n")
+	run(t, dir, "fmt", "-w", "policy.yaml").expect(t, 0, []string{"policy.yaml: rewritten"}, nil)
+	got, err := os.ReadFile(filepath.Join(dir, "policy.yaml"))
+	must(t, err)
+	if want := "version: 1\n\ninbound:\n  - allow: 80      # web\n  - allow: 53/udp  # dns\n    from: office\n"; string(got) != want {
+		t.Errorf("rewritten as\n%s", got)
+	}
+}
+
 func TestFmtRefuses(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "policy.yaml", "version: 1\ninbound: [\n")

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"quaywall/internal/policy/tree"
@@ -41,7 +42,7 @@ func attach(doc *tree.Doc, source []byte) *comments {
 	c := &comments{head: map[*tree.Node][]ownComment{}, tail: map[*tree.Node]string{}, foot: map[*tree.Node][]ownComment{}}
 	c.blanks = append(c.blanks, false)
 	for line := range strings.Lines(string(source)) {
-		c.blanks = append(c.blanks, strings.TrimSpace(strings.TrimPrefix(line, "\ufeff")) == "")
+		c.blanks = append(c.blanks, strings.Trim(strings.TrimPrefix(line, "\ufeff"), " \t\r\n") == "")
 	}
 	anchors := anchorsOf(&doc.Root, nil, nil)
 	next := 0 // the first anchor behind the comment
@@ -114,6 +115,9 @@ func (c *comments) place(anchors []anchor, next int, comment tree.Comment) {
 	if next > 0 && (comment.Col > column || next == len(anchors) && comment.Col > 1) {
 		parents := anchors[next-1].parents
 		for i := len(parents) - 1; i > 0; i-- { // what stands behind the outermost one is the file's
+			if next < len(anchors) && anchors[next].isIn(parents[i].node) {
+				break // it goes on behind the comment
+			}
 			if parents[i].col <= comment.Col {
 				c.foot[parents[i].node] = append(c.foot[parents[i].node], own)
 				return
@@ -124,8 +128,19 @@ func (c *comments) place(anchors []anchor, next int, comment tree.Comment) {
 		c.footer = append(c.footer, own)
 		return
 	}
-	c.head[anchors[next].entry] = append(c.head[anchors[next].entry], own)
+	entry := anchors[next].entry
+	for i := next - 1; i >= 0 && (anchors[i].entry == entry || begins(entry, anchors[i].entry)); i-- {
+		entry = anchors[i].entry // there is no place between a dash and what stands behind it
+	}
+	c.head[entry] = append(c.head[entry], own)
 }
+
+func (a anchor) isIn(n *tree.Node) bool {
+	return slices.ContainsFunc(a.parents, func(p parent) bool { return p.node == n })
+}
+
+// begins tells whether an entry is the first of a list or mapping.
+func begins(entry, n *tree.Node) bool { return len(n.Items) > 0 && &n.Items[0] == entry }
 
 func (c *comments) blankAt(line int32) bool { return line > 1 && c.blanks[line-1] }
 

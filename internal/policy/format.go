@@ -12,7 +12,8 @@ import (
 // Format writes a policy or a fragment in its canonical form: keys in their usual order, rules a key a line, lists and
 // small mappings on one line where they fit, quotes where they are needed. Comments stay with what they stand at. No word
 // changes, and formatting twice is formatting once. It works on policies that are wrong as long as their syntax is right;
-// errors in the list are of syntax, at places in the file of that name, and then there is no text.
+// errors in the list are of syntax, or of a comment for which there is no place, at places in the file of that name, and
+// then there is no text.
 func Format(name string, source []byte) ([]byte, diag.List) {
 	doc, list := tree.Parse(name, source)
 	if list.HasErrors() {
@@ -20,7 +21,31 @@ func Format(name string, source []byte) ([]byte, diag.List) {
 	}
 	p := &printer{comments: attach(doc, source)}
 	p.document(&doc.Root)
-	return p.text(), nil
+	text := p.text()
+	if list := lost(name, doc.Comments, text); list.HasErrors() {
+		return nil, list
+	}
+	return text, nil
+}
+
+// lost tells which comments a text doesn't have as often as they were written. There are none unless the printer is wrong,
+// and then its text must not take the place of the one that has them.
+func lost(name string, comments []tree.Comment, text []byte) diag.List {
+	kept := map[string]int{}
+	if len(comments) > 0 {
+		doc, _ := tree.Parse(name, text)
+		for _, c := range doc.Comments {
+			kept[c.Text]++
+		}
+	}
+	var list diag.List
+	for _, c := range comments {
+		if kept[c.Text]--; kept[c.Text] < 0 {
+			list.Errorf(diag.Pos{File: name, Line: int(c.Line), Col: int(c.Col)}, "put it on a line of its own",
+				"the canonical form has no place for this comment")
+		}
+	}
+	return list
 }
 
 const (
@@ -142,8 +167,14 @@ func (p *printer) rule(n *tree.Node, further bool) {
 	p.item(n, ordered(n, formatKeys), 2)
 }
 
-// item writes a mapping behind a dash.
+// item writes a mapping behind a dash. The comment behind the braces that it stood in goes to the end of its first line, or
+// before it where that line has one.
 func (p *printer) item(n *tree.Node, pairs []pair, indent int) {
+	if first := pairs[0].key; p.tail[first] == "" {
+		p.tail[first] = p.tail[n]
+	} else {
+		p.own(indent, p.tailAlone(n))
+	}
 	for i, x := range pairs {
 		lead := strings.Repeat(" ", indent) + "- "
 		if i > 0 {
@@ -155,6 +186,14 @@ func (p *printer) item(n *tree.Node, pairs []pair, indent int) {
 		p.value(lead+word(x.key, false)+":", x.key, x.value, indent+2, false)
 	}
 	p.own(indent+2, dense(p.foot[n]))
+}
+
+// tailAlone is the comment behind an entry, for a line of its own.
+func (p *printer) tailAlone(n *tree.Node) []ownComment {
+	if p.tail[n] == "" {
+		return nil
+	}
+	return []ownComment{{text: p.tail[n]}}
 }
 
 // dense is comments without the empty lines between them.
@@ -207,7 +246,13 @@ func (p *printer) value(lead string, anchor, v *tree.Node, indent int, bare bool
 			return
 		}
 	}
-	if !bare {
+	switch {
+	case bare:
+	case anchor == v: // behind a dash alone a comment would be one before what follows
+		p.own(indent, p.tailAlone(v))
+		p.line(lead, "")
+		indent += 2
+	default:
 		p.line(lead, p.tail[anchor])
 		indent += 2
 	}

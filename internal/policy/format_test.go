@@ -59,6 +59,22 @@ func TestFormatRefusesBadSyntax(t *testing.T) {
 	}
 }
 
+// TestFormatLost: a text with a comment less is refused, and where the comment stood is said.
+func TestFormatLost(t *testing.T) {
+	source := "a: 1 # x\nb: 2 # y\nc: 3 # x\n"
+	doc, _ := tree.Parse("p", []byte(source))
+	for text, want := range map[string]string{
+		source:                         "",
+		"c: 3 # x\n# x\n\n# y\nb: 2\n": "",
+		"a: 1 # x\nb: 2 # y\nc: 3\n":   "p:3:6: error: the canonical form has no place for this comment (put it on a line of its own)",
+		"a: \"# y\"\n# x\n# x\n":       "p:2:6: error: the canonical form has no place for this comment (put it on a line of its own)",
+	} {
+		if got := lost("p", doc.Comments, []byte(text)).Error(); got != want {
+			t.Errorf("%q: %s", text, got)
+		}
+	}
+}
+
 // sketch is a tree without places, styles and the order of keys.
 func sketch(n *tree.Node) string {
 	var parts []string
@@ -157,15 +173,61 @@ func TestFormatKeepsMeaning(t *testing.T) {
 	}
 }
 
-// TestFormatStrange holds texts that were once formatted wrongly.
+// strange are texts that were once formatted wrongly, and comments in every place that a text has for them.
+var strange = []string{
+	"n: 1\ninbound:\n bound:\n -", " ...", " --- x", " 8:\n #", "{}", "\u2005", ".: #\n nd:\n #i1bopnd:\n  -",
+	"n: #\n     ssh, #", "a: {b: , c}\n", "a: [b: ]\n", "a:\n  - \"null\"\n  - null\n  - \"\"\n  -\n", "a: \"x#y\"\nb: \"x #y\"\n",
+	"inbound:\n  - # one\n    allow: ssh # two\n    # three\n\n  # four\n\n# five\n\n# six\n", "# one\n\n# two\n\n# three\na: 1\n",
+	"inbound: # one\n  # two\n  - ssh # three\n  # four\negress: []\n",
+	"version: 1\ninbound:\n  - {allow: 80}  # one\n  - {allow: [http, https]}   # two\n  - {allow: 53/udp, from: office}   # three\n",
+	"inbound:\n  - { # one\n    # two\n    allow: 80, # three\n    # four\n    from: a # five\n    # six\n    } # seven\n  # eight\n  - ssh\n",
+	"inbound:\n  - {from: a, allow: [ # one\n    80, # two\n    # three\n    443 # four\n    ]} # five\n",
+	"inbound: # one\n  [ # two\n    {allow: 80}, # three\n    ssh # four\n    # five\n  ] # six\n# seven\n",
+	"inbound:\n  - { # one\n    } # two\n  - [ # three\n    # four\n    ] # five\n  - {} # six\n  - [] # seven\n  - # eight\n",
+	"sets: # one\n  a: {b: c} # two\n  # three\n  d: # four\n    # five\n  e: # six\n    [f, g] # seven\n  # eight\n# nine\n",
+	"raw: # one\n  # two\n  - {a: b, # three\n     c: d} # four\n  - - e # five\n    # six\n    - {f: g} # seven\n",
+	"{ # one\n  a: b, # two\n  # three\n  c: d # four\n  # five\n} # six\n# seven", "[ # one\n  a, # two\n  {b: c}, # three\n  {d: # four\n    e}\n] # five",
+	"--- # one\n# two\na: 1 # three\n# four", "a # one\n# two", "- [ #\n  0] #", "\u2005\n# one", "- {a: b} # one\n- {c: # two\n   d} # three\n- [e] # four\n",
+}
+
 func TestFormatStrange(t *testing.T) {
-	for _, text := range []string{
-		"n: 1\ninbound:\n bound:\n -", " ...", " --- x", " 8:\n #", "{}", "\u2005", ".: #\n nd:\n #i1bopnd:\n  -",
-		"n: #\n     ssh, #", "a: {b: , c}\n", "a: [b: ]\n", "a:\n  - \"null\"\n  - null\n  - \"\"\n  -\n", "a: \"x#y\"\nb: \"x #y\"\n",
-		"inbound:\n  - # one\n    allow: ssh # two\n    # three\n\n  # four\n\n# five\n\n# six\n", "# one\n\n# two\n\n# three\na: 1\n",
-		"inbound: # one\n  # two\n  - ssh # three\n  # four\negress: []\n",
+	for _, text := range strange {
+		t.Run("", func(t *testing.T) { checkFormat(t, []byte(text)) })
+	}
+}
+
+// TestFormatCommentAnywhere puts one more comment into texts, wherever one may stand.
+func TestFormatCommentAnywhere(t *testing.T) {
+	put := 0
+	for _, text := range strange {
+		for i := range len(text) + 1 {
+			for _, comment := range []string{" # new\n", " # new\n      ", "\n# new\n", "\n  # new\n  ", "\n      # new\n\n      "} {
+				source := text[:i] + comment + text[i:]
+				if doc, list := tree.Parse("p", []byte(source)); !list.HasErrors() && len(doc.Comments) > 0 {
+					put++
+					checkFormat(t, []byte(source))
+				}
+			}
+		}
+	}
+	if put < 1000 {
+		t.Errorf("only %d times", put)
+	}
+}
+
+// TestFormatFlowComments: a comment behind a rule on one line stays on the first line of that rule, and none goes to the end
+// of the section.
+func TestFormatFlowComments(t *testing.T) {
+	for text, want := range map[string]string{
+		"  - {allow: 80}  # web":                                 "  - allow: 80  # web\n",
+		"  - ssh\n    # further in\n  - http":                    "  - ssh\n  # further in\n  - http\n",
+		"  - {from: office, allow: 53/udp} # dns":                "  - allow: 53/udp  # dns\n    from: office\n",
+		"  - {allow: 80}  # web\n  - {allow: 53/udp}  # dns":     "  - allow: 80      # web\n  - allow: 53/udp  # dns\n",
+		"  - { # web\n    allow: 80, # port\n    from: office }": "  # web\n  - allow: 80  # port\n    from: office\n",
 	} {
-		checkFormat(t, []byte(text))
+		if got := checkFormat(t, []byte("inbound:\n"+text)); string(got) != "inbound:\n"+want {
+			t.Errorf("%s became\n%s", text, got)
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func FuzzLoad(f *testing.F) {
 }
 
 func FuzzFormat(f *testing.F) {
-	for _, text := range texts(f) {
+	for _, text := range append(texts(f), strange...) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, source string) { checkFormat(t, []byte(source)) })

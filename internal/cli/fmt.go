@@ -24,6 +24,9 @@ type FmtAnswer struct {
 	Text    string `json:"text"`    // the canonical form
 }
 
+// asItWas is what fmt --write says where it fails.
+const asItWas = "the file is as it was"
+
 type fmtFlags struct{ write, check bool }
 
 func (a *app) fmtCommand() *cobra.Command {
@@ -55,12 +58,16 @@ func (a *app) fmt(f fmtFlags) error {
 	}
 	formatted, list := policy.Format(name, text)
 	if list.HasErrors() {
-		return &failure{status: Usage, err: invalidPolicy(name, list, ""), list: list, source: policy.Sources{name: text}.Text}
+		left := ""
+		if f.write {
+			left = asItWas
+		}
+		return &failure{status: Usage, err: invalidPolicy(name, list, left), list: list, source: policy.Sources{name: text}.Text}
 	}
 	v := FmtAnswer{File: name, Changed: !bytes.Equal(text, formatted), Text: string(formatted)}
 	if f.write && v.Changed {
 		if err := replace(name, formatted); err != nil {
-			return &failure{status: Failed, doing: "writing " + name, err: err, next: "the file is as it was"}
+			return &failure{status: Failed, doing: "writing " + name, err: err, next: asItWas}
 		}
 	}
 	a.answer(v, func(w io.Writer, _ style) { showFmt(w, v, f) })

@@ -60,7 +60,8 @@ func TestFmtKeepsComments(t *testing.T) {
 func TestFmtRefuses(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "policy.yaml", "version: 1\ninbound: [\n")
-	run(t, dir, "fmt", "--write", "policy.yaml").expect(t, 2, nil, []string{"policy.yaml:", "1 error"})
+	run(t, dir, "fmt", "--write", "policy.yaml").expect(t, 2, nil, []string{"policy.yaml:", "1 error; the file is as it was\n"})
+	run(t, dir, "fmt", "policy.yaml").expect(t, 2, nil, []string{"policy.yaml: 1 error\n"})
 	run(t, dir, "fmt", "missing.yaml").expect(t, 2, nil, []string{"reading missing.yaml", "no such file"})
 	run(t, dir, "fmt", dir).expect(t, 2, nil, []string{"directory"})
 	run(t, dir, "fmt", "--write", "--check", "policy.yaml").expect(t, 2, nil, []string{"--write and --check exclude each other", "see quaywall fmt --help"})

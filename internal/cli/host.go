@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -94,7 +95,8 @@ func (a *app) explained(err error) error {
 	var failed *apply.FailedError
 	switch {
 	case errors.As(err, &invalid):
-		f = &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List, invalid.Left), list: invalid.List, source: invalid.Sources.Text}
+		f = &failure{status: Usage, err: invalidPolicy(invalid.File, invalid.List, cmp.Or(invalid.Left, nothingChanged)), list: invalid.List,
+			source: invalid.Sources.Text}
 	case errors.As(err, &refused):
 		f = &failure{status: Refused, err: refused, next: refused.Next(), cuts: cutAnswers(refused.Cuts)}
 	case errors.As(err, &failed):

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -35,7 +33,10 @@ func (a *app) load() (loaded, error) {
 	return loaded{p, sources, list}, nil
 }
 
-// invalidPolicy sums up what is wrong with a policy, and what is in force; "" where nothing was changed.
+// nothingChanged is what a command that could have changed something says where it didn't.
+const nothingChanged = "nothing was changed"
+
+// invalidPolicy sums up what is wrong with a policy, and what is in force; "" for a command that never changes anything.
 func invalidPolicy(file string, list diag.List, left string) error {
 	errs := 0
 	for _, d := range list {
@@ -47,7 +48,11 @@ func invalidPolicy(file string, list diag.List, left string) error {
 	if w := len(list) - errs; w > 0 {
 		parts = append(parts, count(w, "warning"))
 	}
-	return fmt.Errorf("%s: %s; %s", file, strings.Join(parts, ", "), cmp.Or(left, "nothing was changed"))
+	text := file + ": " + strings.Join(parts, ", ")
+	if left != "" {
+		text += "; " + left
+	}
+	return errors.New(text)
 }
 
 // name is the policy's file, or what stands in for one.

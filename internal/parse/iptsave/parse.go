@@ -41,8 +41,9 @@ type reader struct {
 	options  Options
 	family   netfilter.Family
 	dialect  netfilter.Dialect
-	shell    bool // the rule that is read has something in it that a shell would put there
-	skip     bool // this part of the text is of arptables or ebtables
+	plain    netfilter.Dialect // of a call that names no variant
+	shell    bool              // the rule that is read has something in it that a shell would put there
+	skip     bool              // this part of the text is of arptables or ebtables
 	tables   []*netfilter.Table
 	table    *table   // that is read now
 	listing  *listing // that is read now
@@ -84,6 +85,10 @@ func newReader(text string, o Options) *reader {
 	}
 	if r.dialect != netfilter.IPTablesLegacy {
 		r.dialect = netfilter.IPTablesNFT
+	}
+	r.plain = r.dialect
+	if strings.Contains(text, "tables-legacy") && !strings.Contains(text, "tables-nft") {
+		r.plain = netfilter.IPTablesLegacy // the only variant that the text speaks of
 	}
 	r.rule.reset(r)
 	return r
@@ -200,12 +205,17 @@ func (r *reader) take() {
 		r.endTable(true)
 	case trimmed[0] == ':':
 		r.chainLine(trimmed[1:])
-	case trimmed[0] == '[', trimmed[0] == '-':
+	case trimmed[0] == '-', isCounted(trimmed):
 		r.command(trimmed)
 	case r.scripted(trimmed):
 	default:
 		r.stray()
 	}
+}
+
+// isCounted tells whether a line begins with the counters of a rule, and not with a test of a shell's.
+func isCounted(line string) bool {
+	return len(line) > 1 && line[0] == '[' && line[1] >= '0' && line[1] <= '9'
 }
 
 // warn tells a problem of this line.
@@ -271,6 +281,7 @@ func (r *reader) comment(line string) {
 	if strings.Contains(rest, "(nf_tables)") || strings.Contains(program, "nft") {
 		r.dialect = netfilter.IPTablesNFT
 	}
+	r.plain = r.dialect
 	r.rule.reset(r)
 }
 

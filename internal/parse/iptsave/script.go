@@ -12,37 +12,90 @@ import (
 // would do one after the other. It tells whether the line is one. What the shell would put in is not known, and neither is
 // whether a line runs: conditions and loops are not followed.
 func (r *reader) scripted(line string) bool {
-	call, ok := callOf(line)
-	if !ok {
-		return false
-	}
-	for strings.HasSuffix(line, `\`) && r.text != "" { // it goes on behind the break
+	for strings.HasSuffix(line, `\`) && r.text != "" && r.rest < maxLines { // it goes on behind the break
 		end := lineEnd(r.text, 0)
 		line = line[:len(line)-1] + " " + strings.TrimSpace(r.text[:end])
 		r.text = r.text[min(end+1, len(r.text)):]
 		r.rest++
 	}
-	call, _ = callOf(line)
-	if call.restores {
-		return false
+	found, done := false, false // done: the command before is a call that succeeds
+	for _, one := range commands(line) {
+		call, ok := callOf(one.text)
+		ok = ok && !call.restores
+		found = found || ok
+		if one.otherwise && done {
+			continue
+		}
+		if ok {
+			r.run(call)
+		}
+		done = ok && !call.mayFail()
 	}
-	r.turnTo(call)
-	if call.lists() { // what follows is what it printed
+	return found
+}
+
+// run does what a call would, or takes what follows for what it printed.
+func (r *reader) run(c call) {
+	r.turnTo(c)
+	if c.lists() {
 		r.endTable(false)
-		r.options.Table = call.table
-		return true
+		r.options.Table = c.table
+		return
 	}
 	before := r.table
-	r.openTable(call.table)
-	r.call(call)
+	r.openTable(c.table)
+	r.call(c)
 	r.table = before
-	return true
+}
+
+// command is one of the commands of a line.
+type command struct {
+	text      string
+	otherwise bool // it only runs if the one before fails
+}
+
+// commands splits a line where the shell would, outside of quotes, up to a comment.
+func commands(line string) []command {
+	var all []command
+	var quote byte
+	from, otherwise := 0, false
+	for i := 0; i < len(line); i++ {
+		c := line[i]
+		switch {
+		case quote != 0:
+			if c == '\\' && quote == '"' {
+				i++
+			} else if c == quote {
+				quote = 0
+			}
+		case c == '"' || c == '\'':
+			quote = c
+		case c == '\\':
+			i++
+		case c == '#' && i > 0 && isSpace(line[i-1]):
+			return append(all, command{line[from:i], otherwise})
+		case c == ';' || c == '|' || c == '&' && !redirects(line, i):
+			all = append(all, command{line[from:i], otherwise})
+			otherwise = strings.HasPrefix(line[i:], "||")
+			if i+1 < len(line) && line[i+1] == c {
+				i++
+			}
+			from = i + 1
+		}
+	}
+	return append(all, command{line[from:], otherwise})
+}
+
+// redirects tells whether an & is part of 2>&1 or &>.
+func redirects(line string, at int) bool {
+	return at > 0 && line[at-1] == '>' || strings.HasPrefix(line[at:], "&>")
 }
 
 // call is a call of iptables.
 type call struct {
 	family   netfilter.Family
-	legacy   bool
+	legacy   bool // it names that variant
+	nft      bool
 	restores bool
 	table    string
 	line     string // its command and what follows, without the program and the table
@@ -55,7 +108,10 @@ func callOf(line string) (call, bool) {
 		line = strings.ReplaceAll(line, "'", `"`)
 	}
 	words, _ := split(line, nil)
-	for len(words) > 0 && (words[0].is("sudo") || words[0].is("exec") || isPrompt(words[0].text)) {
+	if len(words) > 1 && strings.HasPrefix(words[0].text, "[") && isPrompt(words[1].text) { // [root@host ~]#
+		words = words[1:]
+	}
+	for len(words) > 0 && (beforeCall[words[0].text] || isPrompt(words[0].text)) {
 		words = words[1:]
 	}
 	if len(words) < 2 {
@@ -70,7 +126,7 @@ func callOf(line string) (call, bool) {
 	default:
 		return call{}, false
 	}
-	c.legacy, c.restores = strings.Contains(program, "legacy"), strings.Contains(program, "restore")
+	c.legacy, c.nft, c.restores = strings.Contains(program, "legacy"), strings.Contains(program, "nft"), strings.Contains(program, "restore")
 	var kept []string
 	words = words[1:]
 	for i := 0; i < len(words) && !endsCall(words[i]); i++ {
@@ -90,7 +146,7 @@ func callOf(line string) (call, bool) {
 			kept = append(kept, line[w.at:w.end])
 		}
 	}
-	c.line = strings.TrimSuffix(strings.Join(kept, " "), ";")
+	c.line = strings.Join(kept, " ")
 	c.unknown = strings.ContainsAny(c.line, "$`")
 	return c, len(kept) > 0 && kept[0][0] == '-'
 }
@@ -105,16 +161,29 @@ func isPrompt(s string) bool {
 	return strings.HasSuffix(s, "$") || strings.HasSuffix(s, "#") && len(s) > 1
 }
 
+// beforeCall are words that a shell lets stand in front of a command.
+var beforeCall = map[string]bool{"sudo": true, "exec": true, "!": true, "if": true, "then": true, "elif": true, "else": true, "while": true,
+	"until": true, "do": true, "{": true, "(": true}
+
 // endsCall tells whether a word is the shell's, and ends the call.
 func endsCall(w word) bool {
-	return !w.quoted && (w.text[0] == '#' || slices.Contains([]string{";", "&&", "||", "|", "&"}, w.text) || strings.Contains(w.text, ">"))
+	return !w.quoted && (w.text == ")" || strings.Contains(w.text, ">"))
+}
+
+// mayFail tells whether a script counts on it that the call may fail, so that what is to be done then counts as done.
+func (c call) mayFail() bool {
+	command, _, _ := strings.Cut(c.line, " ")
+	return slices.Contains([]string{"-C", "--check", "-N", "--new-chain", "-D", "--delete"}, command)
 }
 
 // turnTo goes on with the rules of the family that a call is about.
 func (r *reader) turnTo(c call) {
-	dialect := r.dialect
-	if c.legacy {
+	dialect := r.plain
+	switch {
+	case c.legacy:
 		dialect = netfilter.IPTablesLegacy
+	case c.nft:
+		dialect = netfilter.IPTablesNFT
 	}
 	if r.family == c.family && r.dialect == dialect {
 		return

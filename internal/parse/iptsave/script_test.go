@@ -23,17 +23,9 @@ ${IPTABLES} -I INPUT 1 -s 203.0.113.99 -j DROP;
 iptables -A INPUT -i $WAN -p tcp -j DROP
 ip6tables -A INPUT -s 2001:db8::/32 -j DROP
 iptables-legacy --table=mangle -A FORWARD -j web
-iptables -D INPUT 1
+iptables-nft -D INPUT 1
 iptables-restore < /etc/rules
 `, Options{File: "script"})
-	var got []string
-	for _, table := range tables {
-		for _, c := range table.Chains {
-			for _, rule := range c.Rules {
-				got = append(got, strings.Join([]string{[...]string{"", "4", "6"}[table.Family], [...]string{"", "nft", "legacy"}[table.Dialect], table.Name, c.Name, rule.Text}, " "))
-			}
-		}
-	}
 	want := []string{
 		"4 nft filter INPUT -s 203.0.113.99 -j DROP",
 		`4 nft filter INPUT -p tcp --dport 22 -j ACCEPT`,
@@ -42,8 +34,8 @@ iptables-restore < /etc/rules
 		"6 nft filter INPUT -s 2001:db8::/32 -j DROP",
 		"4 legacy mangle FORWARD -j web",
 	}
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	if got := rulesOf(tables); got != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 	}
 	input := tables[0].Chains[0]
 	if input.Base.Policy != netfilter.Drop || input.Rules[1].Comment != "my ssh" || input.Rules[1].Line != 8 {
@@ -70,5 +62,64 @@ func TestPastedPrompt(t *testing.T) {
 	tables, _ := Parse("root@host:~# iptables -t nat -nL --line-numbers\n"+list+"\n$ sudo ip6tables -S\n-P INPUT DROP\n", Options{Family: netfilter.IPv4})
 	if len(tables) != 2 || tables[0].Name != "nat" || tables[0].Chains[0].Base.Hook != netfilter.Prerouting || tables[1].Name != "filter" || tables[1].Family != netfilter.IPv6 {
 		t.Errorf("%+v", tables)
+	}
+}
+
+// rulesOf is a line for each rule of what a text says: family, variant, table, chain and the rule.
+func rulesOf(tables []*netfilter.Table) string {
+	var all []string
+	for _, table := range tables {
+		for _, c := range table.Chains {
+			for _, rule := range c.Rules {
+				all = append(all, strings.Join([]string{[...]string{"", "4", "6"}[table.Family], [...]string{"", "nft", "legacy"}[table.Dialect], table.Name, c.Name, rule.Text}, " "))
+			}
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
+// TestScriptLines: a line may have several calls in it, of which those after || only run if the one before fails.
+func TestScriptLines(t *testing.T) {
+	const a, b = "4 nft filter INPUT -s 192.0.2.1 -j DROP", "4 nft filter INPUT -s 192.0.2.2 -j DROP"
+	const addA, addB = "iptables -A INPUT -s 192.0.2.1 -j DROP", "iptables -A INPUT -s 192.0.2.2 -j DROP"
+	for text, want := range map[string]string{
+		"iptables -P INPUT DROP && " + addA:                             a,
+		addA + " ; " + addB:                                             a + "\n" + b,
+		addA + ";" + addB + ";":                                         a + "\n" + b,
+		addA + "&&" + addB:                                              a + "\n" + b,
+		addA + " >/dev/null 2>&1 && " + addB + " &>/dev/null":           a + "\n" + b,
+		"[ -x /sbin/iptables ] && " + addA:                              a,
+		"[[ -x /sbin/iptables ]] && " + addA + " || exit 1; " + addB:    a + "\n" + b,
+		"iptables -C INPUT -s 192.0.2.1 -j DROP 2>/dev/null || " + addA: a,
+		"if ! iptables -C INPUT -j DROP; then " + addA + "; fi":         a,
+		"for i in 1 2; do " + addA + "; done":                           a,
+		addA + " || " + addB:                                            a,
+		"( " + addA + " )":                                              a,
+		"iptables -C INPUT -s 192.0.2.1 -j DROP ||\\\n  " + addA:        a,
+		addA + " # && " + addB:                                          a,
+		addA + " -m comment --comment \"a && b; c || 'd\" && " + addB:   a + "\n" + b,
+		addA + " -m comment --comment 'a && b; c || d' && " + addB:      a + "\n" + b,
+		"[root@host ~]# " + addA:                                        a,
+	} {
+		tables, problems := Parse(text+"\n", Options{Family: netfilter.IPv4})
+		if got := rulesOf(tables); got != want {
+			t.Errorf("%s\ngot\n%s\nwant\n%s\n%v", text, got, want, problems)
+		}
+	}
+}
+
+// TestScriptVariants: each call is of the variant that it names; one that names none is of nf_tables', unless the script speaks
+// of the legacy one alone.
+func TestScriptVariants(t *testing.T) {
+	const plain, legacy, nft = "iptables -A INPUT -j DROP\n", "iptables-legacy -A INPUT -j RETURN\n", "iptables-nft -A OUTPUT -j DROP\n"
+	for text, want := range map[string]string{
+		legacy + plain + nft: "4 legacy filter INPUT -j RETURN\n4 nft filter INPUT -j DROP\n4 nft filter OUTPUT -j DROP",
+		plain + legacy:       "4 legacy filter INPUT -j DROP\n4 legacy filter INPUT -j RETURN",
+		plain + nft:          "4 nft filter INPUT -j DROP\n4 nft filter OUTPUT -j DROP",
+	} {
+		tables, _ := Parse(text, Options{Family: netfilter.IPv4})
+		if got := rulesOf(tables); got != want {
+			t.Errorf("%s\ngot\n%s\nwant\n%s", text, got, want)
+		}
 	}
 }

@@ -155,11 +155,14 @@ func (a *app) lookOrRead(ctx context.Context, at where, dumps []string) (*snapsh
 		if err != nil {
 			return nil, &failure{status: Usage, doing: "reading " + name, err: err}
 		}
+		text = pasted(text)
 		file := dumpFile(text)
 		files.Texts[file] = append(append(files.Texts[file], text...), '\n')
 	}
 	host, err := files.Read()
-	if errors.Is(err, collect.ErrNoRules) {
+	// On a host without rules nft still says who it is; iptables-save prints nothing, as many a mistake does.
+	empty := err == nil && len(host.Rules.Tables) == 0 && !bytes.Contains(files.Texts[nftDump], []byte(`"metainfo"`))
+	if empty || errors.Is(err, collect.ErrNoRules) {
 		return nil, &failure{status: Usage, err: fmt.Errorf("there are no rules in %s", strings.Join(dumps, ", ")),
 			next: "give what iptables-save, iptables -S, iptables -L -n -v or nft -j list ruleset print, or a script that calls iptables"}
 	}
@@ -179,12 +182,27 @@ func (a *app) dump(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
+// pasted is a text as it was before a web page or another system had it: without a mark of its encoding, with spaces that are
+// spaces and the line ends of Unix.
+func pasted(text []byte) []byte {
+	text = bytes.TrimPrefix(text, []byte(byteOrderMark))
+	if bytes.IndexByte(text, '\r') < 0 && !bytes.Contains(text, []byte("\u00a0")) {
+		return text
+	}
+	return []byte(strings.NewReplacer("\u00a0", " ", "\r\n", "\n", "\r", "\n").Replace(string(text)))
+}
+
+const byteOrderMark = "\ufeff"
+
+// nftDump is the file of a snapshot that has what nft prints.
+const nftDump = "nft-ruleset.json"
+
 // dumpFile is the file of a snapshot that a text would be.
 func dumpFile(text []byte) string {
 	head := bytes.TrimSpace(text)
 	switch {
 	case bytes.HasPrefix(head, []byte("{")):
-		return "nft-ruleset.json"
+		return nftDump
 	case bytes.HasPrefix(head, []byte("create ")):
 		return "ipset-save.txt"
 	case isIPv6Dump(head):
@@ -210,6 +228,7 @@ const batch = 512
 func (a *app) explainAll(s *sim.Sim, f explainFlags) error {
 	in := bufio.NewScanner(a.env.Stdin)
 	in.Buffer(make([]byte, 64<<10), 1<<20)
+	in.Split(splitLines)
 	out := bufio.NewWriterSize(a.env.Stdout, 1<<20)
 	var texts []string
 	flush := func() error {
@@ -222,7 +241,7 @@ func (a *app) explainAll(s *sim.Sim, f explainFlags) error {
 		return out.Flush()
 	}
 	for in.Scan() {
-		if text := strings.TrimSpace(in.Text()); text != "" {
+		if text := strings.TrimSpace(strings.TrimPrefix(in.Text(), byteOrderMark)); text != "" {
 			texts = append(texts, text)
 		}
 		if len(texts) == batch {
@@ -235,6 +254,17 @@ func (a *app) explainAll(s *sim.Sim, f explainFlags) error {
 		return &failure{status: Failed, doing: "reading packets", err: err}
 	}
 	return flush()
+}
+
+// splitLines is a bufio.SplitFunc of lines, whichever system ended them: with empty ones in between where it took two characters.
+func splitLines(data []byte, atEOF bool) (int, []byte, error) {
+	if end := bytes.IndexAny(data, "\r\n"); end >= 0 {
+		return end + 1, data[:end], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
 }
 
 // answers are one line of JSON for each packet.

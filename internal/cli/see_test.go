@@ -243,7 +243,7 @@ func TestAuditRules(t *testing.T) {
 	audit("untidy.txt", "--snapshot", evidence(t)).expect(t, 2, nil, []string{"not both"})
 	audit("nothing.txt").expect(t, 2, nil, []string{"reading nothing.txt"})
 	run(t, dir, "audit", "untidy.txt").expect(t, 2, nil, []string{"audit takes no arguments"})
-	write(t, dir, "empty.txt", "")
+	write(t, dir, "empty.txt", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
 	audit("empty.txt").expect(t, 0, []string{"There are no rules.\n"}, nil)
 	write(t, dir, "tidy.txt", "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -j ACCEPT\nCOMMIT\n")
 	audit("tidy.txt").expect(t, 0, []string{"Each of the 1 rule does something to some packet.\n"}, nil)

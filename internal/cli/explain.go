@@ -88,9 +88,12 @@ func (a *app) explain(cmd *cobra.Command, f explainFlags, text string) error {
 	}
 	s := sim.New(host)
 	if text == "-" {
-		return a.explainAll(s, f)
+		return a.explainAll(cmd.Context(), s, f)
 	}
-	trace, err := s.Explain(q, sim.Options{All: a.opts.verbose})
+	trace, err := s.Explain(q, sim.Options{All: a.opts.verbose, Ended: cmd.Context().Err})
+	if cmd.Context().Err() != nil {
+		return interrupted(err)
+	}
 	if err != nil {
 		return &failure{status: Usage, doing: "explaining " + q.String(), err: err}
 	}
@@ -105,6 +108,11 @@ func (a *app) explain(cmd *cobra.Command, f explainFlags, text string) error {
 	}
 	a.answer(trace, func(w io.Writer, s style) { showTrace(w, s, trace, a.opts.verbose) })
 	return nil
+}
+
+// interrupted is the end of a command that was not to go on.
+func interrupted(err error) error {
+	return &failure{status: Failed, doing: "following the packet", err: err}
 }
 
 // query reads a packet, with what the flags say of it.
@@ -225,14 +233,18 @@ func isIPv6Dump(text []byte) bool {
 const batch = 512
 
 // explainAll answers packets from standard input.
-func (a *app) explainAll(s *sim.Sim, f explainFlags) error {
+func (a *app) explainAll(ctx context.Context, s *sim.Sim, f explainFlags) error {
 	in := bufio.NewScanner(a.env.Stdin)
 	in.Buffer(make([]byte, 64<<10), 1<<20)
 	in.Split(splitLines)
 	out := bufio.NewWriterSize(a.env.Stdout, 1<<20)
 	var texts []string
 	flush := func() error {
-		for _, answer := range a.answers(s, f, texts) {
+		answers := a.answers(ctx, s, f, texts)
+		if err := ctx.Err(); err != nil {
+			return interrupted(err)
+		}
+		for _, answer := range answers {
 			if _, err := out.Write(answer); err != nil {
 				return &failure{status: Failed, doing: "answering", err: err}
 			}
@@ -268,7 +280,7 @@ func splitLines(data []byte, atEOF bool) (int, []byte, error) {
 }
 
 // answers are one line of JSON for each packet.
-func (a *app) answers(s *sim.Sim, f explainFlags, texts []string) [][]byte {
+func (a *app) answers(ctx context.Context, s *sim.Sim, f explainFlags, texts []string) [][]byte {
 	all := make([][]byte, len(texts))
 	var working sync.WaitGroup
 	each := max(1, (len(texts)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
@@ -277,7 +289,7 @@ func (a *app) answers(s *sim.Sim, f explainFlags, texts []string) [][]byte {
 		go func() {
 			defer working.Done()
 			for i := first; i < min(first+each, len(texts)); i++ {
-				all[i] = a.answerLine(s, f, texts[i])
+				all[i] = a.answerLine(ctx, s, f, texts[i])
 			}
 		}()
 	}
@@ -286,11 +298,11 @@ func (a *app) answers(s *sim.Sim, f explainFlags, texts []string) [][]byte {
 }
 
 // answerLine is the answer to a line. What is no packet has no verdict.
-func (a *app) answerLine(s *sim.Sim, f explainFlags, text string) []byte {
+func (a *app) answerLine(ctx context.Context, s *sim.Sim, f explainFlags, text string) []byte {
 	var trace *sim.Trace
 	q, err := f.query(text)
 	if err == nil {
-		trace, err = s.Explain(q, sim.Options{Fast: !a.opts.verbose, All: a.opts.verbose})
+		trace, err = s.Explain(q, sim.Options{Fast: !a.opts.verbose, All: a.opts.verbose, Ended: ctx.Err})
 	}
 	if err != nil {
 		trace = &sim.Trace{Packet: text, Verdict: sim.Unknown, DeliveredTo: sim.Delivery{Kind: "none"}, Path: []sim.Step{}, Why: err.Error()}
@@ -314,7 +326,7 @@ func showTrace(w io.Writer, s style, t *sim.Trace, all bool) {
 			leg = step.Leg
 			fmt.Fprintf(w, "\n%s\n", s.strong(upperFirst(leg)))
 		}
-		showStep(w, s, step)
+		showStep(w, s, step, all)
 	}
 	if t.Hint != "" {
 		fmt.Fprintf(w, "\n%s\n", t.Hint)
@@ -359,7 +371,7 @@ func upperFirst(text string) string {
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 
-func showStep(w io.Writer, s style, step sim.Step) {
+func showStep(w io.Writer, s style, step sim.Step, all bool) {
 	if step.Chain == "" {
 		fmt.Fprintf(w, "  %s\n", step.Text)
 		showRewriting(w, s, "    ", step.Before, step.After)
@@ -367,10 +379,22 @@ func showStep(w io.Writer, s style, step sim.Step) {
 	}
 	fmt.Fprintf(w, "  %s  %s %s (%s%d)%s\n", s.faint(fmt.Sprintf("%-11s", step.Hook)), step.Table, step.Chain, dialectWord(step.Dialect), step.Priority,
 		": "+paintedVerdict(s, step.Verdict))
-	for _, r := range step.Rules {
-		showRule(w, s, r)
+	for i, r := range step.Rules {
+		switch left := len(step.Rules) - 2*mostShown; {
+		case all || left <= 0 || i < mostShown || i >= len(step.Rules)-mostShown:
+			showRule(w, s, r)
+		case i == mostShown:
+			fmt.Fprintf(w, "    %s\n", s.faint(fmt.Sprintf("… %s in between (--verbose lists them)", count(left, "rule"))))
+		}
 	}
 }
+
+// mostShown is how many rules of a base chain are shown from its beginning, and how many from its end; deepest is how many jumps
+// a line is moved in for at most.
+const (
+	mostShown = 50
+	deepest   = 16
+)
 
 // dialectWord names the keeper of a table where that isn't nft.
 func dialectWord(dialect string) string {
@@ -391,7 +415,7 @@ func paintedVerdict(s style, verdict string) string {
 }
 
 func showRule(w io.Writer, s style, r sim.RuleStep) {
-	indent := strings.Repeat("  ", r.Depth)
+	indent := strings.Repeat("  ", min(r.Depth, deepest))
 	mark := map[string]string{"yes": s.good("✓"), "no": s.faint("·"), "unknown": s.warn("?")}[r.Matched]
 	text := r.Text
 	if r.Comment != "" {

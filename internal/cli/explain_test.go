@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -177,4 +178,31 @@ func TestExplainDraws(t *testing.T) {
 			t.Errorf("the drawing has no %q", word)
 		}
 	}
+}
+
+// TestExplainLongWays: chains that jump to each other again and again, or very deep, are answered, and in short.
+func TestExplainLongWays(t *testing.T) {
+	dir := t.TempDir()
+	ladder := func(name string, chains, jumps int, last string) {
+		text := "*filter\n:INPUT DROP [0:0]\n-A INPUT -j C1\n"
+		for i := range chains {
+			text += fmt.Sprintf(":C%d - [0:0]\n", i+1)
+		}
+		for i := 1; i < chains; i++ {
+			text += strings.Repeat(fmt.Sprintf("-A C%d -j C%d\n", i, i+1), jumps)
+		}
+		write(t, dir, name, text+fmt.Sprintf("-A C%d -j %s\nCOMMIT\n", chains, last))
+	}
+	ladder("wide.txt", 24, 2, "RETURN")
+	ladder("deep.txt", 3000, 1, "ACCEPT")
+	for file, want := range map[string]string{"wide.txt": "A million rules were looked at", "deep.txt": "C3000 1: -j ACCEPT"} {
+		r := run(t, dir, "explain", "--rules", file, "tcp 192.0.2.7 -> 192.0.2.1:22")
+		if n := strings.Count(r.stdout, "\n"); r.status != 0 || !strings.Contains(r.stdout, want) || !strings.Contains(r.stdout, " in between (--verbose") || n > 300 {
+			t.Errorf("%s: status %d, %d lines, %s%s", file, r.status, n, firstLines(r.stdout, 3), r.stderr)
+		}
+	}
+}
+
+func firstLines(text string, n int) string {
+	return strings.Join(strings.SplitAfterN(text, "\n", n+1)[:min(n, strings.Count(text, "\n"))], "")
 }

@@ -132,7 +132,7 @@ func writeTraced(w io.Writer, s style, p *trace.Packet) {
 	fmt.Fprintf(w, "%s  %s\n%s %s\n", s.strong(p.Packet), s.faint("("+about+")"), verdict, p.Why)
 	for _, step := range p.Path {
 		if !isQuiet(step) {
-			showStep(w, s, step)
+			showStep(w, s, step, true)
 		}
 	}
 	fmt.Fprintln(w)

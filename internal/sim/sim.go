@@ -61,6 +61,8 @@ type Options struct {
 	// Fast passes over rules of long chains that can't match for their port or address, and leaves chains out of the path in
 	// which nothing matched: for many questions.
 	Fast bool
+	// Ended tells why the answer is not wanted any longer, which becomes Explain's error: the Err of a context. nil for never.
+	Ended func() error
 }
 
 // New prepares a host.
@@ -101,11 +103,12 @@ func (s *Sim) byPort() map[snapshot.Port][]*snapshot.Socket {
 }
 
 // Explain leads a packet through the host. A query that can't be filled in from what is known of the host is an error.
-func (s *Sim) Explain(q packet.Query, o Options) (*Trace, error) {
+func (s *Sim) Explain(q packet.Query, o Options) (trace *Trace, err error) {
 	d, err := s.derive(q)
 	if err != nil {
 		return nil, err
 	}
+	defer ended(&err)
 	return s.explore(q, d, o), nil
 }
 
@@ -119,9 +122,13 @@ const usualSteps = 32
 func (s *Sim) explore(q packet.Query, d derived, o Options) *Trace {
 	var choices []choice
 	var first *result
+	looked := 0
 	for run := 0; ; run++ {
-		w := &walk{s: s, o: o, choices: choices, derived: d, steps: make([]Step, 0, usualSteps)}
-		r := w.run(d)
+		w := &walk{s: s, o: o, looked: &looked, choices: choices, derived: d, steps: make([]Step, 0, usualSteps)}
+		r := w.runOrGiveUp(d)
+		if looked > maxLooked {
+			return r.trace(q, d)
+		}
 		if first == nil {
 			first = r
 		} else {

@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -260,6 +261,65 @@ func TestChains(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
+	}
+}
+
+// ladder is chains of which each jumps several times to the next, and the last does something.
+func ladder(chains, jumps int, last nf.Action) *nf.Table {
+	t := &nf.Table{Family: nf.IPv4, Dialect: nf.IPTablesNFT, Name: "filter", Chains: []*nf.Chain{base("INPUT", nf.Filter, nf.Input, 0, nf.Drop, do(jump("C1")))}}
+	for i := 1; i < chains; i++ {
+		var rules []*nf.Rule
+		for range jumps {
+			rules = append(rules, do(jump(fmt.Sprintf("C%d", i+1))))
+		}
+		t.Chains = append(t.Chains, chain(fmt.Sprintf("C%d", i), rules...))
+	}
+	t.Chains = append(t.Chains, chain(fmt.Sprintf("C%d", chains), do(last)))
+	return t
+}
+
+// TestLongWays: a way that never ends is given up, and said to be; what is told of a long one stays short.
+func TestLongWays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		table *nf.Table
+		want  sim.Verdict
+		why   string
+	}{
+		"too long":          {ladder(24, 2, returns), sim.Unknown, "A million rules were looked at"},
+		"long":              {ladder(14, 2, returns), sim.Drop, "policy of ip filter INPUT"},
+		"deep":              {ladder(3000, 1, accept), sim.Accept, "C3000"},
+		"deep, and back":    {ladder(3000, 1, returns), sim.Drop, "policy of ip filter INPUT"},
+		"a circle decides":  {ladder(3, 1, jump("C1")), sim.Unknown, "circle"},
+		"deeper than nft's": {nftables(ladder(17, 1, accept)), sim.Unknown, "deeper than the 16"},
+		"as deep as nft's":  {nftables(ladder(16, 1, accept)), sim.Accept, "C16"},
+	} {
+		tr := explain(t, host(tt.table), "tcp 203.0.113.2 -> 203.0.113.1:22")
+		if tr.Verdict != tt.want || !strings.Contains(tr.Why, tt.why) {
+			t.Errorf("%s: %s, %s", name, tr.Verdict, tr.Why)
+		}
+		for _, step := range tr.Path {
+			if len(step.Rules) > 4000 {
+				t.Errorf("%s: %d rules are told of", name, len(step.Rules))
+			}
+		}
+	}
+}
+
+func nftables(t *nf.Table) *nf.Table {
+	t.Dialect = nf.NFT
+	return t
+}
+
+// TestEnded: nobody waits for an answer that isn't wanted any longer.
+func TestEnded(t *testing.T) {
+	over := errors.New("over")
+	q, err := packet.Parse("tcp 203.0.113.2 -> 203.0.113.1:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := sim.New(host(ladder(24, 2, returns))).Explain(q, sim.Options{Ended: func() error { return over }})
+	if tr != nil || !errors.Is(err, over) {
+		t.Errorf("%v, %v", tr, err)
 	}
 }
 

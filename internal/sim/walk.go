@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"quaywall/internal/netfilter"
@@ -18,7 +19,8 @@ type walk struct {
 	steps   []Step
 	hops    []Hop
 	choices []choice
-	asked   int // how many of the choices have been met
+	looked  *int // rules, on all ways of the packet
+	asked   int  // how many of the choices have been met
 	assumed []string
 
 	// Of the base chain in hand.
@@ -113,12 +115,12 @@ func (w *walk) base(c *chain, hook netfilter.Hook) fate {
 // decider is the rule that ended the base chain in hand: the last one that was noted to have matched, or where the policy has
 // no line for that, the one on the way to it that the policy has a line for.
 func (w *walk) decider(p Place) Place {
-	depth := maxDepth + 1
+	depth := math.MaxInt
 	for i, r := range slices.Backward(w.step.Rules) {
 		if r.Matched == no.String() || r.Depth >= depth {
 			continue
 		}
-		if depth > maxDepth || r.PolicyLine != "" {
+		if depth == math.MaxInt || r.PolicyLine != "" {
 			p = w.placeOf(p.Table, i)
 		}
 		if depth = r.Depth; p.PolicyLine != "" {
@@ -138,13 +140,24 @@ func (w *walk) placeOf(table string, at int) Place {
 	return p
 }
 
-// maxDepth bounds jumps: the kernel takes 16, a dump that was cut may have a circle.
-const maxDepth = 64
+// maxDepth is how deep the kernel takes jumps in nf_tables; those of xtables may be as deep as there are chains.
+const maxDepth = 16
+
+// tooDeep tells why jumps can't be so in a kernel; "" where they can. A dump that was written by hand may have them.
+func tooDeep(c *chain, depth int) string {
+	switch {
+	case depth > len(c.index.chains):
+		return "its jumps go round in a circle"
+	case depth > maxDepth && c.table.Dialect == netfilter.NFT:
+		return "its jumps are deeper than the 16 that the kernel takes"
+	}
+	return ""
+}
 
 // rules leads the packet through a chain's rules.
 func (w *walk) rules(c *chain, depth int) fate {
-	if depth > maxDepth {
-		return w.either(doubt{w.place(c, nil), "its jumps go round in a circle"}, goesOn, dropped)
+	if why := tooDeep(c, depth); why != "" {
+		return w.either(doubt{w.place(c, nil), why}, goesOn, accepted, dropped)
 	}
 	before := w.chain
 	defer func() { w.chain = before }()
@@ -178,6 +191,7 @@ func (w *walk) either(d doubt, ways ...fate) fate { return ways[w.choose(len(way
 
 // rule tries a rule. left tells that the packet leaves the chain, with f.
 func (w *walk) rule(r *netfilter.Rule, depth int) (left bool, f fate) {
+	w.lookAt()
 	w.element = nil
 	got, failed := w.holdsAll(r.Matches)
 	if got != no || isStateful(r.Matches[failed]) {
@@ -345,7 +359,9 @@ func (w *walk) verdict(r *netfilter.Rule, v netfilter.Verdict, at, depth int) (e
 		word = "goto"
 	}
 	w.did(at, "%s %s", word, v.Chain)
-	f = w.enter(r, v.Chain, depth)
+	if f = w.enter(r, v.Chain, depth); f == goesOn {
+		w.forget(at)
+	}
 	return true, f != goesOn || v.Kind == netfilter.Goto, f
 }
 

@@ -60,7 +60,7 @@ func listed(p *policy.Policy) (n int) {
 func unsaid(h *snapshot.Host, p *apply.Plan) (all []string) {
 	for _, m := range h.Missing {
 		if slices.Contains(decisive, m.Part) {
-			all = append(all, fmt.Sprintf("%s (%s: %s)", m.So, m.File, m.Why))
+			all = append(all, m.String())
 		}
 	}
 	if p.Policy.Raw.NFT.Text+p.Policy.Raw.IPTables.Text != "" && !p.Observed {

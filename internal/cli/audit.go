@@ -32,7 +32,7 @@ the container's own address).
 
 With --from only what can be reached from an address, or from one of the addresses of a set of the policy in force, is listed.
 With --fail-on the exit status is 4 where something is found: open-to-any is what anyone outside may reach, uncertain what hangs
-on a rule that can't be told the effect of. --except leaves out ports that are meant to be so.
+on a rule that can't be told the effect of, or on a file that is missing or can't be read. --except leaves out ports that are meant to be so.
 
 With --rules it lists rules that are of no use instead, in all tables, and the rules that make them so: dead (no packet gets to their
 chain), shadowed (rules before leave them nothing, one or several together) and redundant (without them the same becomes of each
@@ -44,6 +44,7 @@ what iptables-save, iptables -S, iptables -L or nft -j list ruleset print. --fai
 type AuditAnswer struct {
 	Endpoints   []AuditEndpoint `json:"endpoints"`
 	Unseen      []AuditUnseen   `json:"unseen"`
+	Unread      []string        `json:"unread,omitempty"` // what isn't known for want of a file that is missing or can't be read
 	Assumptions []string        `json:"assumptions"`
 	nothing     string          // the sentence that stands in the place of endpoints where there are none
 }
@@ -177,7 +178,7 @@ func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error
 	if err != nil {
 		return &failure{status: Failed, doing: "judging the rules of " + f.at.name(), err: err, next: "quaywall explain judges single packets by them"}
 	}
-	v := AuditAnswer{Endpoints: []AuditEndpoint{}, Unseen: []AuditUnseen{}, Assumptions: auditAssumptions(seen.host)}
+	v := AuditAnswer{Endpoints: []AuditEndpoint{}, Unseen: []AuditUnseen{}, Unread: unreadOf(seen.host), Assumptions: auditAssumptions(seen.host)}
 	for _, e := range found {
 		if !from.IsEmpty() && !slices.ContainsFunc(e.OpenTo, func(o analyze.Opening) bool { return o.Addrs.Overlaps(from) }) {
 			continue
@@ -201,7 +202,8 @@ func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error
 			return &failure{status: Failed, doing: "writing the page", err: err, next: "choose another file"}
 		}
 	}
-	if slices.ContainsFunc(v.Endpoints, func(e AuditEndpoint) bool { return e.fails(f) }) {
+	unread := len(v.Unread) > 0 && slices.Contains(f.failOn, failUncertain)
+	if unread || slices.ContainsFunc(v.Endpoints, func(e AuditEndpoint) bool { return e.fails(f) }) {
 		return differences()
 	}
 	return nil
@@ -303,6 +305,20 @@ func auditAssumptions(h *snapshot.Host) []string {
 	return all
 }
 
+// unreadOf is what isn't known of a host for want of a file. Other programs than quaywall keep no routing rules and no kinds of
+// interfaces in a snapshot: without these it is whole.
+func unreadOf(h *snapshot.Host) (all []string) {
+	for _, m := range h.Missing {
+		docker := m.Part == snapshot.PartContainers || m.Part == snapshot.PartNetworks
+		extra := m.Part == snapshot.PartLinks || m.Part == snapshot.PartPolicies
+		if docker && h.WithoutDocker() || extra && m.Absent() {
+			continue
+		}
+		all = append(all, m.String())
+	}
+	return all
+}
+
 // line is an endpoint as it is shown: those that differ in their family alone are one.
 type auditLine struct {
 	AuditEndpoint
@@ -334,6 +350,9 @@ func (a *app) showAudit(w io.Writer, s style, v AuditAnswer) {
 		fmt.Fprintf(w, "%s network %s is %s on %s: no rule of this host sees what goes to its containers\n", s.warn("Not seen:"), u.Network, u.Driver, u.Interface)
 	}
 	a.showDoubts(w, s, lines)
+	for _, text := range v.Unread {
+		fmt.Fprintf(w, "%s %s\n", s.warn("Not known:"), text)
+	}
 	if a.opts.verbose {
 		for _, text := range v.Assumptions {
 			fmt.Fprintf(w, "%s %s\n", s.faint("Assumed:"), text)

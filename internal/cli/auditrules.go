@@ -87,7 +87,7 @@ func rulesAnswer(ctx context.Context, host *snapshot.Host, dumps bool) (RulesAns
 	for _, m := range host.Missing {
 		rules := slices.Contains([]snapshot.Part{snapshot.PartRules4, snapshot.PartRules6, snapshot.PartNFT}, m.Part)
 		if rules && (!dumps || strings.Contains(m.Why, "cut short")) {
-			v.Unread = append(v.Unread, fmt.Sprintf("%s (%s: %s)", m.So, m.File, m.Why))
+			v.Unread = append(v.Unread, m.String())
 		}
 	}
 	return v, nil

@@ -261,3 +261,49 @@ func TestAuditRules(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 }
+
+// TestAuditUnread: what a file would tell that is missing, empty or damaged is said to be unknown, and --fail-on uncertain fails.
+func TestAuditUnread(t *testing.T) {
+	dir := t.TempDir()
+	whole := filepath.Join(dir, "whole")
+	must(t, os.CopyFS(whole, os.DirFS(evidence(t))))
+	audit := func(args ...string) ran {
+		return run(t, dir, append([]string{"audit", "--snapshot", "whole"}, args...)...)
+	}
+	if r := audit("--fail-on", "uncertain"); r.status != 0 || strings.Contains(r.stdout, "Not known:") {
+		t.Fatalf("a whole snapshot: status %d\n%s", r.status, r.stdout)
+	}
+	utf16 := func(text string) string { return "\xff\xfe" + strings.Join(strings.Split(text, ""), "\x00") + "\x00" }
+	half := func(text string) string { return text[:len(text)/2] }
+	empty := func(string) string { return "" }
+	for _, tt := range []struct {
+		file, why string
+		change    func(string) string
+	}{
+		{"ss-listen.txt", "it is not there", nil}, {"ip-route.txt", "it is not there", nil}, {"iptables-save.txt", "it is not there", nil},
+		{"iptables-save.txt", "cut short", half},
+		{"ip-addr.json", "it is empty", empty}, {"container-inspect.json", "it is empty", empty}, {"network-inspect.json", "it is empty", empty},
+		{"nft-ruleset.json", "it is empty", empty}, {"ip-addr.json", "ip-addr.json:", half}, {"container-inspect.json", "container-inspect.json:", half},
+		{"nft-ruleset.json", "none of nft's", half}, {"nft-ruleset.json", "no list of nft", utf16}, {"ip-addr.json", "ip-addr.json:", utf16},
+		{"ss-listen.txt", "ss-listen.txt:", utf16}, {"ip-route.txt", "ip-route.txt:", utf16}, {"sysctl.txt", "it is not there", nil},
+	} {
+		before, err := os.ReadFile(filepath.Join(whole, tt.file))
+		must(t, err)
+		if tt.change == nil {
+			must(t, os.Remove(filepath.Join(whole, tt.file)))
+		} else {
+			write(t, whole, tt.file, tt.change(string(before)))
+		}
+		r := audit("--fail-on", "uncertain")
+		if r.status != 4 || !strings.Contains(r.stdout, "Not known: ") || !strings.Contains(r.stdout, "("+tt.file+": ") || !strings.Contains(r.stdout, tt.why) {
+			t.Errorf("%s, %s: status %d\n%s%s", tt.file, tt.why, r.status, r.stdout, r.stderr)
+		}
+		if r := audit("--json"); !strings.Contains(r.stdout, `"unread"`) {
+			t.Errorf("%s, %s: nothing in JSON", tt.file, tt.why)
+		}
+		if r := run(t, dir, "doctor", "--snapshot", "whole"); strings.Contains(r.stdout, "are gone") || strings.Contains(r.stdout, "none of its rules") {
+			t.Errorf("%s, %s: %s", tt.file, tt.why, r.stdout)
+		}
+		write(t, whole, tt.file, string(before))
+	}
+}

@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ func Read(dir fs.FS) (*snapshot.Host, error) {
 type reader struct {
 	file   func(name string) ([]byte, error)
 	reason func(file string) string // why a file isn't there; nil where there is nothing to say
+	empty  []string                 // files that are there, with nothing in them
 	host   *snapshot.Host
 }
 
@@ -72,23 +74,31 @@ func (r *reader) read() (*snapshot.Host, error) {
 	return r.host, nil
 }
 
-// text is a file's text; false where it isn't there.
+// neverEmpty are the files that hold something of any host: an empty one is none.
+var neverEmpty = []string{fileNFT, fileAddrs, fileNetworks, fileContainers}
+
+// text is a file's text; false where it isn't there, or is empty and can't be.
 func (r *reader) text(name string) (string, bool) {
 	text, err := r.file(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		r.host.Problems.Warnf(diag.Pos{File: name}, "", "it can't be read: %v", err)
 	}
+	if err == nil && len(bytes.TrimSpace(text)) == 0 && slices.Contains(neverEmpty, name) {
+		r.empty = append(r.empty, name)
+		return "", false
+	}
 	return string(text), err == nil
 }
 
 func (r *reader) missing(part snapshot.Part, file, why, so string) {
-	if r.reason != nil && strings.HasPrefix(why, notThere) {
+	if slices.Contains(r.empty, file) {
+		why = strings.Replace(why, snapshot.NotThere, "it is empty", 1)
+	}
+	if r.reason != nil && strings.HasPrefix(why, snapshot.NotThere) {
 		why = cmp.Or(r.reason(file), why)
 	}
 	r.host.Missing = append(r.host.Missing, snapshot.Missing{Part: part, File: file, Why: why, So: so})
 }
-
-const notThere = "it is not there"
 
 // told keeps the problems of a file; a part of which lines are lost isn't whole.
 func (r *reader) told(part snapshot.Part, file, so string, problems diag.List) {
@@ -106,7 +116,7 @@ func (r *reader) told(part snapshot.Part, file, so string, problems diag.List) {
 func take[T any](r *reader, file string, part snapshot.Part, so string, parse func(text, name string) (T, diag.List)) (T, bool) {
 	text, ok := r.text(file)
 	if !ok {
-		r.missing(part, file, notThere, so)
+		r.missing(part, file, snapshot.NotThere, so)
 	}
 	all, problems := parse(text, file)
 	r.told(part, file, so, problems)
@@ -134,7 +144,7 @@ func (r *reader) rules() error {
 		if has || hasLegacy {
 			found = true
 		} else {
-			r.missing(f.part, f.file, notThere, "which rules iptables has is not known, but for what nft can show of them")
+			r.missing(f.part, f.file, r.whyNoRules(f.file), "which rules iptables has is not known, but for what nft can show of them")
 		}
 		nft = r.without(nft, main, f.part, f.file)
 		r.host.Rules.Tables = append(r.host.Rules.Tables, append(main, distinct(legacy, main)...)...)
@@ -144,27 +154,40 @@ func (r *reader) rules() error {
 		return fmt.Errorf("%w: %s, %s, %s or %s", ErrNoRules, fileRules4, fileRules6, fileLegacy4, fileNFT)
 	}
 	if !ok && r.asksSets() {
-		r.missing(snapshot.PartSets, fileSets, notThere, "what is in the sets that rules ask for is not known")
+		r.missing(snapshot.PartSets, fileSets, snapshot.NotThere, "what is in the sets that rules ask for is not known")
 	}
 	return nil
+}
+
+// whyNoRules tells why a dump of iptables has no rules.
+func (r *reader) whyNoRules(file string) string {
+	for _, p := range r.host.Problems {
+		if p.Pos.File == file {
+			return p.Error()
+		}
+	}
+	return snapshot.NotThere
 }
 
 // toldRules keeps the problems of rules. What isn't understood in a rule is in the rule; only what is cut off is missing.
 func (r *reader) toldRules(part snapshot.Part, file string, problems diag.List) {
 	r.host.Problems = append(r.host.Problems, problems...)
 	for _, p := range problems {
-		if strings.Contains(p.Message, "cut short") {
+		if slices.ContainsFunc(lossy, func(words string) bool { return strings.Contains(p.Message, words) }) {
 			r.missing(part, file, p.Error(), "there may be more rules than are known")
 			return
 		}
 	}
 }
 
+// lossy are words of problems by which not all of a file was read.
+var lossy = []string{"cut short", "no list of nft", "none of nft's"}
+
 // nft reads the tables of nf_tables.
 func (r *reader) nft() ([]*netfilter.Table, bool) {
 	text, ok := r.text(fileNFT)
 	if !ok {
-		why := notThere
+		why := snapshot.NotThere
 		if _, has := r.text(fileNFTText); has {
 			why += "; " + fileNFTText + " is, but it is written for people: make the other by nft -j list ruleset"
 		}
@@ -254,12 +277,12 @@ func (r *reader) inspection() (docker.Inspection, docker.Files) {
 	text, ok := r.text(fileNetworks)
 	in.Networks = []byte(text)
 	if !ok {
-		r.missing(snapshot.PartNetworks, fileNetworks, notThere, "which bridges are Docker's is guessed from their names")
+		r.missing(snapshot.PartNetworks, fileNetworks, snapshot.NotThere, "which bridges are Docker's is guessed from their names")
 	}
 	text, ok = r.text(fileContainers)
 	in.Containers = []byte(text)
 	if !ok {
-		r.missing(snapshot.PartContainers, fileContainers, notThere, "which containers there are, and which ports are published, is not known")
+		r.missing(snapshot.PartContainers, fileContainers, snapshot.NotThere, "which containers there are, and which ports are published, is not known")
 	}
 	text, _ = r.text(fileVersion)
 	in.Version = []byte(text)
@@ -272,10 +295,10 @@ func (r *reader) world(in docker.Inspection, names docker.Files) {
 	links, hasLinks := r.text(fileLinks)
 	const noAddrs = "which addresses the host has, and what is local to it, is known from its routes alone"
 	if !hasAddrs {
-		r.missing(snapshot.PartAddrs, fileAddrs, notThere, noAddrs)
+		r.missing(snapshot.PartAddrs, fileAddrs, snapshot.NotThere, noAddrs)
 	}
 	if !hasLinks {
-		r.missing(snapshot.PartLinks, fileLinks, notThere, "the kinds of interfaces are guessed, and where the other ends of veth pairs are is not known")
+		r.missing(snapshot.PartLinks, fileLinks, snapshot.NotThere, "the kinds of interfaces are guessed, and where the other ends of veth pairs are is not known")
 	}
 	interfaces, more, problems := hostfiles.Interfaces(addrs, fileAddrs, links, fileLinks)
 	r.told(snapshot.PartAddrs, fileAddrs, noAddrs, problems)

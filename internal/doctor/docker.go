@@ -24,6 +24,9 @@ func (x *exam) dockerRules() {
 	}
 	_, nat := x.chain(netfilter.IPv4, "nat", "DOCKER")
 	_, filter := x.chain(netfilter.IPv4, "filter", "DOCKER")
+	if nat == nil && filter == nil && !x.host.Has(snapshot.PartNFT) && !x.hasTables(netfilter.IPv4) {
+		return // no rules were read: they may be where nobody could look
+	}
 	if nat == nil && filter == nil {
 		x.add(Finding{ID: "docker-rules-gone", Severity: Fault, Title: "Docker runs, and none of its rules are there",
 			Means:    "somebody flushed them, or Docker was told to write none: published ports go on by docker-proxy at most, containers have no way out, and their networks are not kept apart",
@@ -36,6 +39,11 @@ func (x *exam) dockerRules() {
 			Means:    "somebody took the others away: what they were for is dead, or goes another way than Docker meant it to; Docker writes them again only when it is restarted",
 			Evidence: some(lost), Do: "restart Docker, or let quaywall's agent put them back (docker-repair: mend)"})
 	}
+}
+
+// hasTables tells whether there is any table of iptables.
+func (x *exam) hasTables(family netfilter.Family) bool {
+	return slices.ContainsFunc(x.host.Rules.Tables, func(t *netfilter.Table) bool { return t.Family == family && t.Dialect != netfilter.NFT })
 }
 
 // lost lists what Docker's rules lack of what every version writes.
@@ -144,7 +152,7 @@ func (x *exam) partialTable() {
 
 // stale finds rules that send connections to containers which aren't there.
 func (x *exam) stale() {
-	if !x.host.Has(snapshot.PartContainers) || !x.host.Inventory.Docker.Reachable && len(x.host.Containers) == 0 {
+	if !x.host.Has(snapshot.PartContainers) || !x.host.Has(snapshot.PartNetworks) || !x.host.Has(snapshot.PartAddrs) || !x.host.Inventory.Docker.Reachable && len(x.host.Containers) == 0 {
 		return
 	}
 	known := map[netip.Addr]bool{}

@@ -9,6 +9,7 @@
 package snapshot
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -59,6 +60,15 @@ type Missing struct {
 	Why  string // "it is not there", or what could not be read, with its line
 	So   string // what is not known for want of it, a sentence
 }
+
+// NotThere is why a part is missing whose file isn't there.
+const NotThere = "it is not there"
+
+// Absent tells whether a part's file isn't there, rather than can't be read.
+func (m Missing) Absent() bool { return m.Why == NotThere }
+
+// String is what isn't known, and why.
+func (m Missing) String() string { return fmt.Sprintf("%s (%s: %s)", m.So, m.File, m.Why) }
 
 // Has tells whether a part is there whole.
 func (h *Host) Has(p Part) bool {

@@ -46,6 +46,7 @@ type AuditAnswer struct {
 	Unseen      []AuditUnseen   `json:"unseen"`
 	Unread      []string        `json:"unread,omitempty"` // what isn't known for want of a file that is missing or can't be read
 	Assumptions []string        `json:"assumptions"`
+	Warnings    []string        `json:"warnings,omitempty"` // what of the files that were read isn't understood, with its place
 	nothing     string          // the sentence that stands in the place of endpoints where there are none
 }
 
@@ -178,7 +179,8 @@ func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error
 	if err != nil {
 		return &failure{status: Failed, doing: "judging the rules of " + f.at.name(), err: err, next: "quaywall explain judges single packets by them"}
 	}
-	v := AuditAnswer{Endpoints: []AuditEndpoint{}, Unseen: []AuditUnseen{}, Unread: unreadOf(seen.host), Assumptions: auditAssumptions(seen.host)}
+	v := AuditAnswer{Endpoints: []AuditEndpoint{}, Unseen: []AuditUnseen{}, Unread: unreadOf(seen.host),
+		Assumptions: auditAssumptions(seen.host), Warnings: warningsOf(seen.host)}
 	for _, e := range found {
 		if !from.IsEmpty() && !slices.ContainsFunc(e.OpenTo, func(o analyze.Opening) bool { return o.Addrs.Overlaps(from) }) {
 			continue

@@ -18,9 +18,10 @@ import (
 
 // RulesAnswer is what "audit --rules --json" says.
 type RulesAnswer struct {
-	Rules   int           `json:"rules"`   // that there are
-	Useless []UselessRule `json:"useless"` // those that do nothing to any packet; any of them could go, alone or together
-	Unread  []string      `json:"unread"`  // rules that were not looked at, and why
+	Rules    int           `json:"rules"`              // that there are
+	Useless  []UselessRule `json:"useless"`            // those that do nothing to any packet; any of them could go, alone or together
+	Unread   []string      `json:"unread"`             // rules that were not looked at, and why
+	Warnings []string      `json:"warnings,omitempty"` // what of the rules isn't understood, with its place
 }
 
 // UselessRule is a rule that does nothing to any packet, whatever its sets hold and whatever it is that isn't known.
@@ -59,7 +60,7 @@ func (a *app) auditRules(ctx context.Context, cmd *cobra.Command, f auditFlags, 
 
 // rulesAnswer looks through the rules of a host. Of one that is made of dumps all is missing that wasn't named.
 func rulesAnswer(ctx context.Context, host *snapshot.Host, dumps bool) (RulesAnswer, error) {
-	v := RulesAnswer{Useless: []UselessRule{}, Unread: []string{}}
+	v := RulesAnswer{Useless: []UselessRule{}, Unread: []string{}, Warnings: warningsOf(host)}
 	for _, t := range host.Rules.Tables {
 		for _, c := range t.Chains {
 			for i, r := range c.Rules {

@@ -37,6 +37,20 @@ iptables -S, iptables -L or nft -j list ruleset print, on any host. With --polic
 Rules that matched, or that nearly did, are shown; with -v all that were looked at. What isn't known, and a rule that isn't
 understood, is followed both ways: where these end differently the verdict is unknown, and the rule is named.`
 
+// ExplainAnswer is what "explain --json" says of one packet.
+type ExplainAnswer struct {
+	*sim.Trace
+	Warnings []string `json:"warnings,omitempty"` // what of the files that were read isn't understood, with its place
+}
+
+// warningsOf are the sentences on what of a host's files isn't understood.
+func warningsOf(h *snapshot.Host) (all []string) {
+	for _, p := range h.Problems {
+		all = append(all, p.Error())
+	}
+	return all
+}
+
 type explainFlags struct {
 	at           where
 	rules        []string
@@ -106,7 +120,7 @@ func (a *app) explain(cmd *cobra.Command, f explainFlags, text string) error {
 			return &failure{status: Failed, doing: "drawing the way", err: err}
 		}
 	}
-	a.answer(trace, func(w io.Writer, s style) { showTrace(w, s, trace, a.opts.verbose) })
+	a.answer(ExplainAnswer{trace, warningsOf(host)}, func(w io.Writer, s style) { showTrace(w, s, trace, a.opts.verbose) })
 	return nil
 }
 

@@ -203,6 +203,32 @@ func TestExplainLongWays(t *testing.T) {
 	}
 }
 
+// TestWarningsInJSON: what isn't understood of a file is told in JSON as it is in text.
+func TestWarningsInJSON(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.CopyFS(filepath.Join(dir, "host"), os.DirFS(snapshotOf(t, docker20))))
+	write(t, dir, "host/ip-rule.txt", "nonsense\n")
+	write(t, dir, "cut.txt", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j DROP\n")
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"explain", "--rules", "cut.txt", "tcp -> 192.0.2.1:22"}, "cut short"},
+		{[]string{"explain", "--snapshot", "host", "tcp -> 203.0.113.1:22"}, "this is no rule of routing"},
+		{[]string{"audit", "--snapshot", "host"}, "this is no rule of routing"},
+		{[]string{"audit", "--rules", "cut.txt"}, "cut short"},
+	} {
+		var got struct{ Warnings []string }
+		r := run(t, dir, append(tt.args, "--json")...)
+		if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || len(got.Warnings) == 0 || !strings.Contains(got.Warnings[0], tt.want) {
+			t.Errorf("%s: %v, %q", tt.args, err, got.Warnings)
+		}
+	}
+	if r := run(t, dir, "audit", "--snapshot", snapshotOf(t, docker20), "--json"); strings.Contains(r.stdout, `"warnings"`) {
+		t.Error("warnings of a whole snapshot")
+	}
+}
+
 func firstLines(text string, n int) string {
 	return strings.Join(strings.SplitAfterN(text, "\n", n+1)[:min(n, strings.Count(text, "\n"))], "")
 }

@@ -28,7 +28,7 @@ func answers() []answer {
 		{"plan and apply --dry-run", []string{"cli.PlanAnswer", "apply.Plan"}},
 		{"apply and rollback", []string{"cli.ApplyAnswer", "apply.Result"}},
 		{"rollback --list", []string{"cli.HistoryAnswer", "apply.Past"}},
-		{"explain", []string{"sim.Trace", "sim.Delivery", "sim.Place", "sim.Step", "sim.RuleStep"}},
+		{"explain", []string{"cli.ExplainAnswer", "sim.Trace", "sim.Delivery", "sim.Place", "sim.Step", "sim.RuleStep"}},
 		{"confirm", []string{"apply.Confirmed"}},
 		{"stop", []string{"apply.Stopped"}},
 		{"status", []string{"cli.StatusAnswer", "apply.Status", "apply.SetStatus", "apply.Counter", "apply.LastEnded", "store.Undone", "store.Stamp",

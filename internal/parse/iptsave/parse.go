@@ -523,8 +523,13 @@ func (r *reader) add(chain, line string, ws []word, count *netfilter.Count, at i
 	c.Rules = append(c.Rules, nil)
 	copy(c.Rules[at+1:], c.Rules[at:])
 	c.Rules[at] = rule
-	for i := at; i < len(c.Rules); i++ {
-		c.Rules[i].Number = i + 1
+	renumber(c.Rules, at)
+}
+
+// renumber gives rules their numbers anew, from a place on.
+func renumber(rules []*netfilter.Rule, from int) {
+	for i := from; i < len(rules); i++ {
+		rules[i].Number = i + 1
 	}
 }
 

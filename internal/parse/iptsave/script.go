@@ -1,8 +1,11 @@
 package iptsave
 
 import (
+	"fmt"
 	"path"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"quaywall/internal/netfilter"
@@ -195,21 +198,92 @@ func (r *reader) turnTo(c call) {
 
 // call does what a call would.
 func (r *reader) call(c call) {
-	command, rest, _ := strings.Cut(c.line, " ")
-	chain, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	words, _ := split(c.line, nil)
+	command, words := words[0].text, words[1:]
 	switch command {
-	case "-F", "--flush":
-		for _, one := range r.table.Chains {
-			if chain == "" || one.Name == chain {
-				one.Rules = nil
-			}
-		}
 	case "-C", "--check", "-Z", "--zero", "-X", "--delete-chain", "-h", "-V", "--version":
 	case "-A", "--append", "-I", "--insert", "-N", "--new-chain", "-P", "--policy":
 		r.shell = c.unknown
 		r.command(c.line)
 		r.shell = false
+	case "-F", "--flush", "-D", "--delete", "-R", "--replace":
+		if c.unknown || len(words) == 0 && command[1] != 'F' && command != "--flush" {
+			r.doubt(c, words)
+			return
+		}
+		r.lessen(c, command, words)
 	default:
 		r.once("call "+command, "", "what this call does to the rules is not followed: %s", shorten(c.line))
+		r.doubt(c, words)
+	}
+}
+
+// lessen does a call that takes rules away; with -R another comes in the place.
+func (r *reader) lessen(c call, command string, words []word) {
+	if command == "-F" || command == "--flush" {
+		for _, one := range r.concerned(words) {
+			one.Rules = nil
+		}
+		return
+	}
+	chain := r.table.chains[words[0].text]
+	if chain == nil {
+		return
+	}
+	replaces := command == "-R" || command == "--replace"
+	at := r.find(chain, c.line, words[1:])
+	if at < 0 || replaces && len(words) < 3 {
+		return // it fails
+	}
+	chain.Rules = slices.Delete(chain.Rules, at, at+1)
+	renumber(chain.Rules, at)
+	if replaces {
+		r.add(chain.Name, c.line, words[2:], nil, at)
+	}
+}
+
+// find is where the rule is that a call names by its number, or by what it says; -1 where there is none.
+func (r *reader) find(chain *netfilter.Chain, line string, words []word) int {
+	if len(words) > 0 {
+		if n, err := strconv.Atoi(words[0].text); err == nil {
+			if n < 1 || n > len(chain.Rules) {
+				return -1
+			}
+			return n - 1
+		}
+	}
+	wanted := r.rule.read(line, words)
+	return slices.IndexFunc(chain.Rules, func(rule *netfilter.Rule) bool {
+		return rule.Comment == wanted.Comment && reflect.DeepEqual(rule.Actions, wanted.Actions) && slices.Equal(meanings(rule), meanings(wanted))
+	})
+}
+
+// meanings are the matches of a rule in an order that doesn't depend on how they stand in it.
+func meanings(rule *netfilter.Rule) []string {
+	var all []string
+	for _, m := range rule.Matches {
+		all = append(all, fmt.Sprintf("%T%+v", m, m))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// concerned are the chains that a call is about: all of the table where it names none, or the shell would.
+func (r *reader) concerned(words []word) []*netfilter.Chain {
+	if len(words) == 0 || strings.ContainsAny(words[0].text, "$`") {
+		return r.table.Chains
+	}
+	if chain := r.table.chains[words[0].text]; chain != nil {
+		return []*netfilter.Chain{chain}
+	}
+	return nil
+}
+
+// doubt has the rules be there or not that a call may take away which isn't followed.
+func (r *reader) doubt(c call, words []word) {
+	for _, chain := range r.concerned(words) {
+		for _, rule := range chain.Rules {
+			rule.Matches = append(slices.Clip(rule.Matches), netfilter.Opaque{Text: c.line})
+		}
 	}
 }

@@ -23,7 +23,7 @@ ${IPTABLES} -I INPUT 1 -s 203.0.113.99 -j DROP;
 iptables -A INPUT -i $WAN -p tcp -j DROP
 ip6tables -A INPUT -s 2001:db8::/32 -j DROP
 iptables-legacy --table=mangle -A FORWARD -j web
-iptables-nft -D INPUT 1
+iptables-nft -E web www
 iptables-restore < /etc/rules
 `, Options{File: "script"})
 	want := []string{
@@ -49,7 +49,7 @@ iptables-restore < /etc/rules
 		told = append(told, p.Message)
 	}
 	all := strings.Join(told, "\n")
-	for _, word := range []string{"-D INPUT 1", "this line is not part of any rules", "2 lines are not part", `"web" is neither a chain of table "mangle"`} {
+	for _, word := range []string{"-E web www", "this line is not part of any rules", "2 lines are not part", `"web" is neither a chain of table "mangle"`} {
 		if !strings.Contains(all, word) {
 			t.Errorf("nothing is said of %s:\n%s", word, all)
 		}
@@ -120,6 +120,50 @@ func TestScriptVariants(t *testing.T) {
 		tables, _ := Parse(text, Options{Family: netfilter.IPv4})
 		if got := rulesOf(tables); got != want {
 			t.Errorf("%s\ngot\n%s\nwant\n%s", text, got, want)
+		}
+	}
+}
+
+// TestScriptDeletes: calls that delete and replace are followed; where the shell hides which rule goes, each may be gone.
+func TestScriptDeletes(t *testing.T) {
+	const filled = "iptables -A INPUT -s 192.0.2.1 -p tcp -j DROP\niptables -A INPUT -s 192.0.2.2 -j DROP\niptables -t nat -A OUTPUT -j RETURN\n"
+	const a, b, nat = "4 nft filter INPUT -s 192.0.2.1 -p tcp -j DROP", "4 nft filter INPUT -s 192.0.2.2 -j DROP", "4 nft nat OUTPUT -j RETURN"
+	for call, want := range map[string][]string{
+		"-D INPUT 1":                                 {b, nat},
+		"-D INPUT 3":                                 {a, b, nat},
+		"--delete INPUT -s 192.0.2.2 -j DROP":        {a, nat},
+		"-D INPUT -p tcp -s 192.0.2.1/32 -j DROP":    {b, nat},
+		"-D INPUT -s 192.0.2.2 -j ACCEPT":            {a, b, nat},
+		"-D OUTPUT -s 192.0.2.2 -j DROP":             {a, b, nat},
+		"-R INPUT 1 -s 192.0.2.3 -j DROP":            {"4 nft filter INPUT -s 192.0.2.3 -j DROP", b, nat},
+		"-F":                                         {nat},
+		"-F INPUT":                                   {nat},
+		"-A INPUT -s 192.0.2.4\niptables -R INPUT 3": {a, b, "4 nft filter INPUT -s 192.0.2.4", nat},
+		"-A OUTPUT\niptables -R OUTPUT":              {a, b, "4 nft filter OUTPUT ", nat},
+		"-F OUTPUT":                                  {a, b, nat},
+		"-t nat -F":                                  {a, b},
+		"-I INPUT 2 -s 192.0.2.3 -j DROP":            {a, "4 nft filter INPUT -s 192.0.2.3 -j DROP", b, nat},
+	} {
+		tables, _ := Parse(filled+"iptables "+call+"\n", Options{Family: netfilter.IPv4})
+		if got := rulesOf(tables); got != strings.Join(want, "\n") {
+			t.Errorf("%s: got\n%s\nwant\n%s", call, got, strings.Join(want, "\n"))
+		}
+		for _, c := range tables[0].Chains {
+			for i, rule := range c.Rules {
+				if rule.Number != i+1 {
+					t.Errorf("%s: %s %d has number %d", call, c.Name, i+1, rule.Number)
+				}
+			}
+		}
+	}
+	for call, doubted := range map[string]bool{"-D INPUT $N": true, "-D INPUT -s $IP -j DROP": true, "-F $CHAIN": true, "-R INPUT $N -j DROP": true,
+		"-D $CHAIN 1": true, "-E INPUT x": true, "-D OUTPUT $N": false, "-C INPUT -s $IP -j DROP": false, "-Z INPUT": false} {
+		tables, _ := Parse(filled+"iptables "+call+"\n", Options{Family: netfilter.IPv4})
+		for _, rule := range tables[0].Chains[0].Rules {
+			_, opaque := rule.Matches[len(rule.Matches)-1].(netfilter.Opaque)
+			if opaque != doubted {
+				t.Errorf("%s: %+v", call, rule)
+			}
 		}
 	}
 }

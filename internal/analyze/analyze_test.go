@@ -183,9 +183,9 @@ func TestCompare(t *testing.T) {
 		"a port closed": {before("FORWARD", "-i eth0 -p tcp -m tcp --dport 8000 -d 172.17.0.2 -j DROP"), []string{"lost 6 10000-10000 eth0 at " + dialled, "lost 6 10000-10000 eth0 at 127.0.0.0/8"}},
 		"the policy of FORWARD decides": {before("FORWARD", "-j RETURN"), []string{"lost 6 8000-8000 docker0 at 172.17.0.2", "lost 6 8001-8001 docker0 at 172.17.0.2",
 			"lost 6 10000-10000 eth0 at " + dialled, "lost 6 10001-10001 eth0 at " + dialled,
-			"lost 6 10000-10001 docker0 eth0 at " + strings.Replace(elsewhere, "126.255.255.255 128.0.0.0-", "", 1),
+			"lost 6 10000-10001 eth0 at 127.0.0.0/8",
 			"lost 6 0-7999 docker0 at " + elsewhere, "lost 6 8000-8001 docker0 at " + strings.Replace(elsewhere, "172.17.0.2-", "172.17.0.3-", 1),
-			"lost 6 8002-9999 docker0 at " + elsewhere, "lost 6 10002-65535 docker0 at " + elsewhere, "lost 17 0-65535 docker0 at " + elsewhere, "lost 1 0-0 docker0 at " + elsewhere,
+			"lost 6 8002-65535 docker0 at " + elsewhere, "lost 17 0-65535 docker0 at " + elsewhere, "lost 1 0-0 docker0 at " + elsewhere,
 			"lost 33 0-65535 docker0 at " + elsewhere, "lost 132 0-65535 docker0 at " + elsewhere, "lost 136 0-65535 docker0 at " + elsewhere}},
 		"a source closed": {before("FORWARD", "-i eth0 -p tcp -m conntrack --ctorigdstport 10001 -s 192.0.2.0/25 -j DROP"), []string{"lost 6 10001-10001 eth0 at " + dialled, "lost 6 10001-10001 eth0 at 127.0.0.0/8"}},
 		"sent somewhere else": {func(s string) string {

@@ -322,7 +322,7 @@ func (a *Analyzer) changes(set bdd.Set, services []service, more *bool) []Change
 	for _, s := range services {
 		port := []netfilter.Range{{First: uint64(s.Port.Port), Last: uint64(s.Port.Port)}}
 		there := a.And(a.addrs(netfilter.Dst, s.at), a.And(a.protos(uint64(s.Proto)), a.numbers(netfilter.DstPort, 0, port)))
-		if part := a.And(set, there); part != bdd.None {
+		for part := a.And(set, there); part != bdd.None && !*more; part = a.And(set, there) {
 			set = a.Diff(set, tell(part, true))
 		}
 	}
@@ -405,8 +405,8 @@ func (a *Analyzer) likely(set bdd.Set) bdd.Set {
 	return set
 }
 
-// change is the part of a set that is of one protocol and of those ports which get what the witness's gets; protocols without
-// ports are taken together where they get the same.
+// change is the part of a set that is of one protocol and of those ports, and then addresses, which get what the witness's gets;
+// protocols without ports are taken together where they get the same.
 func (a *Analyzer) change(set bdd.Set, w Witness) (Change, bdd.Set) {
 	c := Change{Family: a.family, Proto: w.Proto, Witness: w}
 	proto, port := a.field(netfilter.Proto), a.field(netfilter.DstPort)
@@ -428,6 +428,8 @@ func (a *Analyzer) change(set bdd.Set, w Witness) (Change, bdd.Set) {
 		}
 		part = a.And(part, a.numbers(netfilter.DstPort, 0, []netfilter.Range{{First: uint64(c.First), Last: uint64(c.Last)}}))
 	}
+	dst := a.field(netfilter.Dst)
+	part = a.And(part, a.Ranges(dst, a.Classes(part, dst)[a.Cofactor(part, dst, number(w.Dst))]))
 	c.From, c.To = a.bySource(a.Exists(part, bdd.Field{First: 0, Bits: a.field(netfilter.InIface).First})), a.destinations(part)
 	c.All = Sources{}
 	for iface := range c.From {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -161,7 +162,23 @@ func (f *auditFlags) knows(cmd *cobra.Command, all ...string) error {
 			return misusedf(cmd, "--fail-on knows %s here, not %s", strings.Join(all, " and "), quoted(what))
 		}
 	}
+	for _, port := range f.except {
+		if !isPort(port) {
+			return misusedf(cmd, "--except is about ports, as 443 or 53/udp, not %s", quoted(port))
+		}
+	}
 	return nil
+}
+
+// isPort tells whether a word is a port, or one of a protocol.
+func isPort(word string) bool {
+	port, name, named := strings.Cut(word, "/")
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || !named {
+		return err == nil && n > 0
+	}
+	proto, err := packet.ParseProto(name)
+	return err == nil && packet.ProtoName(proto) == name
 }
 
 func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error {

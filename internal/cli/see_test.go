@@ -47,6 +47,9 @@ func TestAudit(t *testing.T) {
 	audit("--fail-on", "open-to-any", "--except", "22,80/tcp,123/udp,8080").expect(t, 0, nil, nil)
 	audit("--fail-on", "open-to-any", "--except", "22,80/udp,123,8080").expect(t, 4, nil, nil)
 	audit("--fail-on", "uncertain").expect(t, 0, nil, nil)
+	for _, typo := range []string{"ssh", "70000", "0", "22/foo", "22/6", "1-1023", "80,,"} {
+		audit("--fail-on", "open-to-any", "--except", typo).expect(t, 2, nil, []string{"--except is about ports, as 443 or 53/udp, not "})
+	}
 	audit("--fail-on", "everything").expect(t, 2, nil, []string{"--fail-on knows open-to-any and uncertain"})
 	audit("--from", "nobody").expect(t, 2, nil, []string{`--from "nobody" is neither an address nor a set`})
 	run(t, dir, "audit", "--snapshot", dir).expect(t, 1, nil, []string{"reading the snapshot in " + dir})

@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -128,6 +130,8 @@ func numberText(f netfilter.Field, n uint64) string {
 		return familyName(uint8(n))
 	case netfilter.Mark, netfilter.CtMark, netfilter.CtStatus, netfilter.TCPFlags:
 		return fmt.Sprintf("0x%x", n)
+	case netfilter.SrcMAC, netfilter.DstMAC:
+		return net.HardwareAddr(binary.BigEndian.AppendUint64(nil, n)[2:]).String()
 	}
 	return fmt.Sprint(n)
 }

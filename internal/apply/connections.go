@@ -36,7 +36,7 @@ type Connections interface {
 	// gives nil where that is not known. The sockets are all that there are now.
 	Begun(since *Running) (*Running, error)
 	// End closes the host's TCP sockets of connections, then has connection tracking forget them.
-	End(r *Running, denied []recheck.Denied) error
+	End(r *Running, denied []recheck.Flow) error
 }
 
 // liveConnections are those of the network namespace of the calling thread.
@@ -128,25 +128,15 @@ func listeners(socks []sockets.Socket) func(uint8, netip.AddrPort) bool {
 	}
 }
 
-func (liveConnections) End(r *Running, denied []recheck.Denied) error {
-	doomed := map[pair]bool{} // of the host's TCP sockets
-	for _, s := range r.Sockets {
-		if s.Proto == unix.IPPROTO_TCP && !s.Listening {
-			doomed[pair{s.Local, s.Remote}] = false
-		}
-	}
-	var tracked []*recheck.Flow
+func (liveConnections) End(r *Running, denied []recheck.Flow) error {
+	doomed := make(map[pair]bool, 2*len(denied))
+	var tracked []recheck.Flow
 	for _, f := range denied {
+		if f.Orig.Proto == unix.IPPROTO_TCP {
+			doomed[pair{f.Orig.Src, f.Orig.Dst}], doomed[pair{f.Orig.Dst, f.Orig.Src}] = true, true
+		}
 		if f.ID != 0 {
-			tracked = append(tracked, f.Flow)
-		}
-		if f.Orig.Proto != unix.IPPROTO_TCP {
-			continue
-		}
-		for _, end := range []pair{{f.Orig.Src, f.Orig.Dst}, {f.Orig.Dst, f.Orig.Src}} {
-			if _, ok := doomed[end]; ok {
-				doomed[end] = true
-			}
+			tracked = append(tracked, f)
 		}
 	}
 	var socks []sockets.Socket

@@ -31,10 +31,9 @@ type EndedLine struct {
 
 // denied is what is known of the connections that run and that the policy denies.
 type denied struct {
-	known     bool             // they were looked at
-	flows     []recheck.Denied // of the last look at all, and of those at what began since
-	before    []recheck.Denied // of the looks at all before the last
-	cut       int              // so many of them, the first, went to the sets that keep them from coming back
+	known     bool                     // they were looked at
+	flows     []recheck.Flow           // of the last look at all, and of those at what began since
+	lines     map[recheck.Tuple]string // of all looks, by their two ends
 	uncertain int
 	running   *Running // of the last look at all
 	judge     *recheck.Judge
@@ -60,30 +59,22 @@ func (c *change) listDenied() {
 		c.note("connections that the policy denies may go on, since the live ones are not known: %v", err)
 		return
 	}
+	if d.lines == nil {
+		d.lines = map[recheck.Tuple]string{}
+	}
 	if d.judge == nil {
 		d.judge = recheck.New(c.policy, c.inv, running.Host)
 	}
 	d.judge.Update(running.Host) // what it knows of each source stays true, and is most of the work
-	found, uncertain := d.judge.Denied(running.Flows)
-	d.flows = append(d.flows, without(found, d.flows, connectionOf)...)
-	d.uncertain += uncertain
-}
-
-// without gives those that are not among others, by a key. It takes memory for all of them, and none for the others.
-func without[T any, K comparable](all, others []T, key func(T) K) []T {
-	if len(all) == 0 || len(others) == 0 {
-		return all
-	}
-	common := make(map[K]bool, len(all))
-	for _, x := range all {
-		common[key(x)] = false
-	}
-	for _, x := range others {
-		if _, ok := common[key(x)]; ok {
-			common[key(x)] = true
+	for _, f := range running.Flows {
+		switch v := d.judge.Judge(f); {
+		case v.Denied:
+			d.flows = append(d.flows, f)
+			d.lines[ends(f)] = v.Line
+		case v.Uncertain:
+			d.uncertain++
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(x T) bool { return common[key(x)] })
 }
 
 // look lists the connections to be judged: all, or those that began since the look before, besides which what that found
@@ -101,34 +92,23 @@ func (d *denied) look(c Connections, routes bool) (*Running, error) {
 		d.running.Sockets = more.Sockets
 		return more, nil
 	}
-	running, err := c.List(routes)
-	if err != nil {
+	d.forget()
+	if d.running, err = c.List(routes); err != nil {
 		return nil, err
 	}
-	d.before = append(d.before, d.flows...)
-	d.forget()
-	d.running, d.known = running, true
-	return running, nil
+	d.known = true
+	return d.running, nil
 }
 
 // forget makes the next look one at all connections.
 func (d *denied) forget() {
 	d.running.close()
-	d.running, d.flows, d.cut, d.uncertain = nil, nil, 0, 0
+	d.running, d.flows, d.uncertain = nil, nil, 0
 }
 
-// connection is what tells one from another: its two ends, and what connection tracking gave it, since it may have been
-// dialled again from the same port.
-type connection struct {
-	ends recheck.Tuple
-	id   uint32
-}
-
-func connectionOf(f recheck.Denied) connection { return connection{endsOf(f), f.ID} }
-
-// endsOf are the two ends of a connection, whichever side was seen first: this differs between two looks at one whose
+// ends are the two ends of a connection, whichever side was seen first: that differs between two looks at one whose
 // beginning nobody saw.
-func endsOf(f recheck.Denied) recheck.Tuple {
+func ends(f recheck.Flow) recheck.Tuple {
 	if f.MidStream && f.Orig.Dst.Compare(f.Orig.Src) < 0 {
 		return f.Orig.Reversed()
 	}
@@ -148,14 +128,18 @@ func (c *change) spare() {
 		ways[t], ways[recheck.Tuple{Proto: w.Proto, Src: w.Local, Dst: w.Peer}] = true, true
 		tunnel = cmp.Or(tunnel, c.tunnelOf(w))
 	}
-	left, spared := 0, c.denied.flows[:c.denied.cut]
-	c.denied.flows = append(spared, slices.DeleteFunc(c.denied.flows[len(spared):], func(f recheck.Denied) bool {
-		carries := tunnel != "" && c.mayCarry(f.Flow)
+	left := 0
+	c.denied.flows = slices.DeleteFunc(c.denied.flows, func(f recheck.Flow) bool {
+		carries := tunnel != "" && c.mayCarry(f)
 		if carries {
 			left++
 		}
-		return carries || ways[f.Orig] || ways[f.Reply]
-	})...)
+		if carries || ways[f.Orig] || ways[f.Reply] {
+			delete(c.denied.lines, ends(f))
+			return true
+		}
+		return false
+	})
 	if left > 0 {
 		c.note("you came in by %s: %d connections that the policy denies go on, since one of them may carry that tunnel", tunnel, left)
 	}
@@ -179,7 +163,7 @@ func (c *change) tunnelOf(w guard.Way) string {
 }
 
 // mayCarry tells whether a connection may be the outside of a tunnel that ends at this host.
-func (c *change) mayCarry(f *recheck.Flow) bool {
+func (c *change) mayCarry(f recheck.Flow) bool {
 	for _, i := range c.inv.Interfaces {
 		for _, p := range i.Addrs {
 			if a := p.Addr().Unmap().WithZone(""); a == f.Orig.Dst.Addr() || a == f.Orig.Src.Addr() {
@@ -204,10 +188,8 @@ func (c *change) freshCut(ctx context.Context) (fresh compile.Cut) {
 		return fresh
 	}
 	fresh.Flows = c.denied.judge.Cut(c.denied.flows)
-	before := distinct(c.denied.judge.StillDenied(c.cutBefore(ctx)))
-	fresh.Flows = append(fresh.Flows, without(before, fresh.Flows, itself)...)
-	c.denied.cut = len(c.denied.flows)
-	if len(fresh.Flows) > 0 {
+	fresh.Flows = append(fresh.Flows, c.denied.judge.StillDenied(c.cutBefore(ctx))...)
+	if fresh.Flows = distinct(fresh.Flows); len(fresh.Flows) > 0 {
 		fresh.ID = newCutID()
 	}
 	return fresh
@@ -255,8 +237,6 @@ func distinct(flows []ruleset.Flow) []ruleset.Flow {
 	})
 }
 
-func itself(f ruleset.Flow) ruleset.Flow { return f }
-
 func newCutID() string {
 	id := make([]byte, 4)
 	_, _ = rand.Read(id) // never fails: see its documentation
@@ -280,7 +260,11 @@ func (c *change) endDenied(ctx context.Context) {
 
 // keepEnded adds to the sets in force what was not known when they were filled.
 func (c *change) keepEnded(ctx context.Context) error {
-	more := without(c.denied.judge.Cut(c.denied.flows[c.denied.cut:]), c.cut.Flows, itself)
+	known := map[ruleset.Flow]bool{}
+	for _, f := range c.cut.Flows {
+		known[f] = true
+	}
+	more := slices.DeleteFunc(c.denied.judge.Cut(c.denied.flows), func(f ruleset.Flow) bool { return known[f] })
 	if len(more) == 0 {
 		return nil
 	}
@@ -383,13 +367,9 @@ func (c *change) ended() *Ended {
 	if !c.denied.known {
 		return nil
 	}
-	lines := make(map[recheck.Tuple]string, len(c.denied.flows)) // of all looks: who is gone by the last one ended as well
-	for _, f := range slices.Concat(c.denied.before, c.denied.flows) {
-		lines[endsOf(f)] = f.Line
-	}
-	e := &Ended{Connections: len(lines), Uncertain: c.denied.uncertain}
+	e := &Ended{Connections: len(c.denied.lines), Uncertain: c.denied.uncertain}
 	count := map[string]int{}
-	for _, line := range lines {
+	for _, line := range c.denied.lines {
 		count[line]++
 	}
 	for _, line := range slices.SortedFunc(maps.Keys(count), compareLines) {

@@ -4,9 +4,9 @@
 //	err = s.Dump(typ, body, func(message []byte) { … })
 //	err = s.Send(typ, bodies, unix.ENOENT)
 //
-// It blocks operating system threads. The usual libraries wait by the runtime's poller; on a thread that is locked to its
-// goroutine, as for another network namespace, that changes threads twice for each answer, and took ten times as long
-// (measured). Dump changes threads for each datagram, of a hundred entries or more, and has both cores work.
+// It blocks the operating system thread that calls. The usual libraries wait by the runtime's poller; on a thread that is
+// locked to its goroutine, as for another network namespace, that changes threads twice for each answer, and took ten
+// times as long (measured).
 //
 // Be aware: a socket belongs to the network namespace of the thread that opened it.
 package nlsock
@@ -81,53 +81,24 @@ func (s *Socket) send(b []byte) error {
 	return unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// Dump asks for all of a kind. A message is valid during the call only. The kernel writes one datagram while another is read.
-func (s *Socket) Dump(typ uint16, body []byte, each func(message []byte)) (err error) {
+// Dump asks for all of a kind. A message is valid during the call only.
+func (s *Socket) Dump(typ uint16, body []byte, each func(message []byte)) error {
 	if err := s.send(s.message(nil, typ, unix.NLM_F_DUMP, body)); err != nil {
 		return err
 	}
-	halves := make(chan []byte, 2)
-	halves <- s.buffer[:receiveSize/2]
-	halves <- s.buffer[receiveSize/2:]
-	for d := range s.answer(halves) {
-		if err = d.err; err == nil {
-			_, err = messages(d.bytes, func(typ uint16, _ uint32, message []byte) (bool, error) {
-				if isLast(typ) {
-					return true, errnoOf(message)
-				}
-				each(message)
-				return false, nil
-			})
-		}
-		halves <- d.buffer
-	}
-	return err
-}
-
-// datagram is one that was received into a buffer.
-type datagram struct {
-	buffer, bytes []byte
-	err           error
-}
-
-// answer receives an answer to its end, or an error, into buffers that are free.
-func (s *Socket) answer(free <-chan []byte) <-chan datagram {
-	all := make(chan datagram)
-	go func() {
-		defer close(all)
-		for last := false; !last; {
-			d := datagram{buffer: <-free}
-			if d.bytes, d.err = s.datagram(d.buffer, 0); d.err == nil {
-				last, d.err = messages(d.bytes, func(typ uint16, _ uint32, _ []byte) (bool, error) { return isLast(typ), nil })
+	for {
+		done, err := s.receive(0, func(typ uint16, _ uint32, message []byte) (bool, error) {
+			if typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR {
+				return true, errnoOf(message)
 			}
-			last = last || d.err != nil
-			all <- d
+			each(message)
+			return false, nil
+		})
+		if done || err != nil {
+			return err
 		}
-	}()
-	return all
+	}
 }
-
-func isLast(typ uint16) bool { return typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR }
 
 // Join subscribes to a multicast group.
 func (s *Socket) Join(group int) error {
@@ -146,32 +117,18 @@ func (s *Socket) Heard(each func(message []byte)) error {
 
 // receive takes one datagram apart. With MSG_DONTWAIT it is done where there is none.
 func (s *Socket) receive(flags int, each func(typ uint16, sequence uint32, message []byte) (done bool, err error)) (done bool, err error) {
-	b, err := s.datagram(s.buffer, flags)
-	if err != nil || b == nil {
+	n, _, err := unix.Recvfrom(s.fd, s.buffer, flags|unix.MSG_TRUNC)
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return false, nil
+	case errors.Is(err, unix.EAGAIN) && flags&unix.MSG_DONTWAIT != 0:
+		return true, nil
+	case errors.Is(err, unix.EAGAIN), n > len(s.buffer):
+		return true, errCutShort
+	case err != nil:
 		return true, err
 	}
-	return messages(b, each)
-}
-
-// datagram waits for one. With MSG_DONTWAIT it is nil where there is none.
-func (s *Socket) datagram(buffer []byte, flags int) ([]byte, error) {
-	for {
-		n, _, err := unix.Recvfrom(s.fd, buffer, flags|unix.MSG_TRUNC)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN) && flags&unix.MSG_DONTWAIT != 0:
-			return nil, nil
-		case errors.Is(err, unix.EAGAIN), n > len(buffer):
-			return nil, errCutShort
-		default:
-			return buffer[:max(n, 0)], err
-		}
-	}
-}
-
-// messages takes a datagram apart, until one of them is done with it.
-func messages(b []byte, each func(typ uint16, sequence uint32, message []byte) (done bool, err error)) (done bool, err error) {
-	for len(b) >= unix.NLMSG_HDRLEN {
+	for b := s.buffer[:n]; len(b) >= unix.NLMSG_HDRLEN; {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length < unix.NLMSG_HDRLEN || length > len(b) {
 			return true, errCutShort

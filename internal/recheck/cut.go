@@ -14,9 +14,9 @@ import (
 // A datagram doesn't show whether it answers one. Where both sides may well begin (one port at both ends, as VPNs and
 // DNS forwarders have it, or a port of this host that the kernel may have chosen) nothing is kept from coming back: what
 // this host or a container sends to a client then begins a connection of its own, which outbound or egress judge.
-func (j *Judge) Cut(denied []Denied) []ruleset.Flow {
-	all := make([]ruleset.Flow, 0, len(denied))
-	seen := make(map[ruleset.Flow]bool, len(denied))
+func (j *Judge) Cut(denied []Flow) []ruleset.Flow {
+	var all []ruleset.Flow
+	seen := map[ruleset.Flow]bool{}
 	add := func(proto uint8, server netip.AddrPort, client netip.Addr) {
 		f := ruleset.Flow{Proto: proto, Server: server, Client: client}
 		if !seen[f] {
@@ -26,7 +26,7 @@ func (j *Judge) Cut(denied []Denied) []ruleset.Flow {
 	}
 	for _, f := range denied {
 		to, back := f.Orig, f.Reply
-		if dialled, ok := j.dialled(f.Flow); f.MidStream && ok && dialled == f.Reply {
+		if dialled, ok := j.dialled(f); f.MidStream && ok && dialled == f.Reply {
 			to, back = f.Reply, f.Orig
 		}
 		if !j.mayComeBack(to, back) {

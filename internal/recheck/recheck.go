@@ -1,7 +1,7 @@
 // Package recheck tells which of the connections that run a policy denies.
 //
 //	j := recheck.New(p, inv, recheck.Host{Routes: routes, Listens: listens, Ephemeral: ports})
-//	denied, uncertain := j.Denied(flows)
+//	for _, f := range flows { v := j.Judge(f) }
 //	set := j.Cut(denied) // what keeps them from coming back
 //
 // A connection is judged as its first packet would be if it was made anew, by package eval. What connection tracking
@@ -56,17 +56,11 @@ type Route struct {
 	Iface string
 }
 
-// Denied is a connection that the policy denies.
-type Denied struct {
-	*Flow
-	Line string // the policy line that denies it: "policy.yaml:12", "default"; "" for what always holds
-}
-
 // Verdict is what becomes of a connection.
 type Verdict struct {
 	Denied    bool
 	Uncertain bool   // it may be denied, and isn't
-	Line      string // as of Denied
+	Line      string // the policy line that denies it: "policy.yaml:12", "default"; "" for what always holds
 }
 
 // Judge judges connections. It is made for one policy on one host.
@@ -149,24 +143,8 @@ func family(a netip.Addr) int {
 	return 1
 }
 
-// Denied finds the connections that the policy denies, and counts those that it may deny. They stay where flows has them.
-func (j *Judge) Denied(flows []Flow) (denied []Denied, uncertain int) {
-	for i := range flows {
-		switch v := j.Judge(&flows[i]); {
-		case v.Denied:
-			if denied == nil { // where one is, many are
-				denied = make([]Denied, 0, len(flows)-i)
-			}
-			denied = append(denied, Denied{&flows[i], v.Line})
-		case v.Uncertain:
-			uncertain++
-		}
-	}
-	return denied, uncertain
-}
-
 // Judge tells whether the policy denies a connection.
-func (j *Judge) Judge(f *Flow) Verdict {
+func (j *Judge) Judge(f Flow) Verdict {
 	if f.Master != (Tuple{}) {
 		return j.tuple(f.Master)
 	}
@@ -185,7 +163,7 @@ func (j *Judge) Judge(f *Flow) Verdict {
 
 // dialled is what was dialled of a connection whose beginning was not seen, if that can be told: the end of this host
 // where something listens, or else the other one.
-func (j *Judge) dialled(f *Flow) (Tuple, bool) {
+func (j *Judge) dialled(f Flow) (Tuple, bool) {
 	to, back := j.serves(f.Orig.Proto, f.Orig.Dst), j.serves(f.Reply.Proto, f.Reply.Dst)
 	switch {
 	case to != back && to:

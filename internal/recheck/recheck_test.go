@@ -105,7 +105,7 @@ func TestJudge(t *testing.T) {
 		{"related to an allowed one", "inbound: [{allow: 21}]", related(flow(tcp, "192.0.2.9:40001", "203.0.113.1:30000"), 21), allowed},
 		{"related to a denied one", "inbound: [{allow: 30000}]", related(flow(tcp, "192.0.2.9:40001", "203.0.113.1:30000"), 21), denied("default")},
 	} {
-		if got := judge(t, c.policy).Judge(&c.flow); got != c.want {
+		if got := judge(t, c.policy).Judge(c.flow); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
 	}
@@ -139,7 +139,7 @@ func TestCut(t *testing.T) {
 		{"no ports", flow(icmp, "192.0.2.9:0", "203.0.113.1:0"), nil},
 	} {
 		j := judge(t, "inbound: []")
-		if got := j.Cut([]recheck.Denied{{Flow: &c.flow}, {Flow: &c.flow}}); !slices.Equal(got, c.want) {
+		if got := j.Cut([]recheck.Flow{c.flow, c.flow}); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -172,7 +172,9 @@ func BenchmarkJudge(b *testing.B) {
 			}
 			for b.Loop() {
 				j := recheck.New(p, host(), recheck.Host{})
-				j.Denied(flows)
+				for i := range flows {
+					j.Judge(flows[i])
+				}
 			}
 		})
 	}

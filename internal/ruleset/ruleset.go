@@ -11,7 +11,6 @@ package ruleset
 import (
 	"net/netip"
 	"regexp"
-	"slices"
 	"time"
 
 	"quaywall/internal/netset"
@@ -220,16 +219,8 @@ type Flow struct {
 
 // AddFlows adds those flows that are of the set's family.
 func (s *Set) AddFlows(flows []Flow) {
-	own := func(f Flow) bool { return f.Client.Is4() == (s.Key == Flow4) }
-	more := 0
 	for _, f := range flows {
-		if own(f) {
-			more++
-		}
-	}
-	s.Flows = slices.Grow(s.Flows, more)
-	for _, f := range flows {
-		if own(f) {
+		if f.Client.Is4() == (s.Key == Flow4) {
 			s.Flows = append(s.Flows, f)
 		}
 	}

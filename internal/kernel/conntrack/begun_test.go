@@ -55,7 +55,7 @@ func TestBegun(t *testing.T) {
 		if len(heard) != 20 {
 			t.Errorf("heard of %d, want 20", len(heard))
 		}
-		if err := conntrack.Forget(pointers(heard)); err != nil {
+		if err := conntrack.Forget(heard); err != nil {
 			t.Error(err)
 		}
 		if left, err := conntrack.List(); err != nil || len(left) != len(before) {

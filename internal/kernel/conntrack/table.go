@@ -28,9 +28,6 @@ const (
 	beLiberal             = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL: a connection that was picked up in mid-stream
 )
 
-// keyPiece is how much memory is taken at a time for keys of flows.
-const keyPiece = 64 << 10
-
 // List lists the flows of both families that are not over.
 func List() ([]recheck.Flow, error) {
 	n, unknown := count()
@@ -43,12 +40,9 @@ func List() ([]recheck.Flow, error) {
 	}
 	defer conn.Close()
 	flows := make([]recheck.Flow, 0, n+n/64)
-	var keys []byte // one piece of memory for many of them
+	var keys []byte // one piece of memory for all of them
 	err = conn.Dump(getFlows, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0}, func(message []byte) {
 		if f, live := decode(message); live {
-			if len(keys)+len(f.Key) > cap(keys) {
-				keys = make([]byte, 0, len(f.Key)+keyPiece)
-			}
 			begin := len(keys)
 			keys = append(keys, f.Key...)
 			f.Key = keys[begin:len(keys):len(keys)]
@@ -203,7 +197,7 @@ func bigEndian(b []byte) (n uint64) {
 // Forget takes flows, as List gave them, out of the table: the next packet of one begins a new flow. One that is gone by
 // now is no error, and one that came instead of it, with the same addresses and ports, is left alone. What can't be
 // forgotten keeps no other flow.
-func Forget(flows []*recheck.Flow) error {
+func Forget(flows []recheck.Flow) error {
 	if len(flows) == 0 {
 		return nil
 	}
@@ -214,8 +208,8 @@ func Forget(flows []*recheck.Flow) error {
 	defer conn.Close()
 	n, err := conn.Send(deleteFlow, 0, func(yield func([]byte) bool) {
 		var b []byte
-		for _, f := range flows {
-			if b = appendForget(b[:0], f); !yield(b) {
+		for i := range flows {
+			if b = appendForget(b[:0], &flows[i]); !yield(b) {
 				return
 			}
 		}

@@ -171,20 +171,16 @@ func (a *app) lookOrRead(ctx context.Context, at where, dumps []string) (*snapsh
 		}
 		return seen.host, nil
 	}
-	files := collect.Files{Texts: map[string][]byte{}}
+	var texts [][]byte
 	for _, name := range dumps {
 		text, err := a.dump(name)
 		if err != nil {
 			return nil, &failure{status: Usage, doing: "reading " + name, err: err}
 		}
-		text = pasted(text)
-		file := dumpFile(text)
-		files.Texts[file] = append(append(files.Texts[file], text...), '\n')
+		texts = append(texts, text)
 	}
-	host, err := files.Read()
-	// On a host without rules nft still says who it is; iptables-save prints nothing, as many a mistake does.
-	empty := err == nil && len(host.Rules.Tables) == 0 && !bytes.Contains(files.Texts[nftDump], []byte(`"metainfo"`))
-	if empty || errors.Is(err, collect.ErrNoRules) {
+	host, err := collect.Pasted(texts)
+	if errors.Is(err, collect.ErrNoRules) {
 		return nil, &failure{status: Usage, err: fmt.Errorf("there are no rules in %s", strings.Join(dumps, ", ")),
 			next: "give what iptables-save, iptables -S, iptables -L -n -v or nft -j list ruleset print, or a script that calls iptables"}
 	}
@@ -202,45 +198,6 @@ func (a *app) dump(name string) ([]byte, error) {
 		return io.ReadAll(a.env.Stdin)
 	}
 	return os.ReadFile(name)
-}
-
-// pasted is a text as it was before a web page or another system had it: without a mark of its encoding, with spaces that are
-// spaces and the line ends of Unix.
-func pasted(text []byte) []byte {
-	text = bytes.TrimPrefix(text, []byte(byteOrderMark))
-	if bytes.IndexByte(text, '\r') < 0 && !bytes.Contains(text, []byte("\u00a0")) {
-		return text
-	}
-	return []byte(strings.NewReplacer("\u00a0", " ", "\r\n", "\n", "\r", "\n").Replace(string(text)))
-}
-
-const byteOrderMark = "\ufeff"
-
-// nftDump is the file of a snapshot that has what nft prints.
-const nftDump = "nft-ruleset.json"
-
-// dumpFile is the file of a snapshot that a text would be.
-func dumpFile(text []byte) string {
-	head := bytes.TrimSpace(text)
-	switch {
-	case bytes.HasPrefix(head, []byte("{")):
-		return nftDump
-	case bytes.HasPrefix(head, []byte("create ")):
-		return "ipset-save.txt"
-	case isIPv6Dump(head):
-		return "ip6tables-save.txt"
-	}
-	return "iptables-save.txt"
-}
-
-// isIPv6Dump tells whether rules are of IPv6: it is said in the head, or their addresses are.
-func isIPv6Dump(text []byte) bool {
-	first, _, _ := bytes.Cut(text, []byte("\n"))
-	if bytes.Contains(first, []byte("ip6tables")) {
-		return true
-	}
-	return bytes.Contains(text, []byte("icmp6")) || bytes.Contains(text, []byte("icmpv6")) || bytes.Contains(text, []byte("-d ::")) ||
-		bytes.Contains(text, []byte("-s fe80:")) || bytes.Contains(text, []byte("::/0"))
 }
 
 // batch is how many packets are answered side by side.
@@ -267,7 +224,7 @@ func (a *app) explainAll(ctx context.Context, s *sim.Sim, f explainFlags) error 
 		return out.Flush()
 	}
 	for in.Scan() {
-		if text := strings.TrimSpace(strings.TrimPrefix(in.Text(), byteOrderMark)); text != "" {
+		if text := strings.TrimSpace(strings.TrimPrefix(in.Text(), "\ufeff")); text != "" {
 			texts = append(texts, text)
 		}
 		if len(texts) == batch {

@@ -42,7 +42,7 @@ const (
 	fileVersion    = "docker-version.json"
 )
 
-// ErrNoRules is the cause of the error about a folder that has no rules.
+// ErrNoRules is the cause of the error about a folder, or texts, without rules.
 var ErrNoRules = errors.New("none of the files that rules are in is there")
 
 // Read reads a snapshot. Any file may be missing but those of the rules, of which one has to be there: what follows is in

@@ -105,7 +105,7 @@ func (a *app) explain(cmd *cobra.Command, f explainFlags, text string) error {
 		return a.explainAll(cmd.Context(), s, f)
 	}
 	trace, err := s.Explain(q, sim.Options{All: a.opts.verbose, Ended: cmd.Context().Err})
-	if cmd.Context().Err() != nil {
+	if err := cmd.Context().Err(); err != nil {
 		return interrupted(err)
 	}
 	if err != nil {

@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 
@@ -131,7 +130,7 @@ func numberText(f netfilter.Field, n uint64) string {
 	case netfilter.Mark, netfilter.CtMark, netfilter.CtStatus, netfilter.TCPFlags:
 		return fmt.Sprintf("0x%x", n)
 	case netfilter.SrcMAC, netfilter.DstMAC:
-		return net.HardwareAddr(binary.BigEndian.AppendUint64(nil, n)[2:]).String()
+		return strings.ReplaceAll(fmt.Sprintf("% x", binary.BigEndian.AppendUint64(nil, n)[2:]), " ", ":")
 	}
 	return fmt.Sprint(n)
 }

@@ -155,7 +155,7 @@ func (a *app) auditCommand() *cobra.Command {
 	return cmd
 }
 
-// knows tells of what --fail-on doesn't know.
+// knows tells of what --fail-on or --except doesn't know.
 func (f *auditFlags) knows(cmd *cobra.Command, all ...string) error {
 	for _, what := range f.failOn {
 		if !slices.Contains(all, what) {
@@ -173,12 +173,11 @@ func (f *auditFlags) knows(cmd *cobra.Command, all ...string) error {
 // isPort tells whether a word is a port, or one of a protocol.
 func isPort(word string) bool {
 	port, name, named := strings.Cut(word, "/")
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 || !named {
-		return err == nil && n > 0
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return false
 	}
 	proto, err := packet.ParseProto(name)
-	return err == nil && packet.ProtoName(proto) == name
+	return !named || err == nil && packet.ProtoName(proto) == name
 }
 
 func (a *app) audit(ctx context.Context, cmd *cobra.Command, f auditFlags) error {

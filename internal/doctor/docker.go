@@ -24,10 +24,10 @@ func (x *exam) dockerRules() {
 	}
 	_, nat := x.chain(netfilter.IPv4, "nat", "DOCKER")
 	_, filter := x.chain(netfilter.IPv4, "filter", "DOCKER")
-	if nat == nil && filter == nil && !x.host.Has(snapshot.PartNFT) && !x.hasTables(netfilter.IPv4) {
-		return // no rules were read: they may be where nobody could look
-	}
 	if nat == nil && filter == nil {
+		if !x.host.Has(snapshot.PartNFT) && !x.hasIPTables() {
+			return // no rules were read: they may be where nobody could look
+		}
 		x.add(Finding{ID: "docker-rules-gone", Severity: Fault, Title: "Docker runs, and none of its rules are there",
 			Means:    "somebody flushed them, or Docker was told to write none: published ports go on by docker-proxy at most, containers have no way out, and their networks are not kept apart",
 			Evidence: []string{"neither nat nor filter of iptables has a chain DOCKER", fmt.Sprintf("Docker has %d networks here", len(x.host.Inventory.Networks))},
@@ -41,9 +41,11 @@ func (x *exam) dockerRules() {
 	}
 }
 
-// hasTables tells whether there is any table of iptables.
-func (x *exam) hasTables(family netfilter.Family) bool {
-	return slices.ContainsFunc(x.host.Rules.Tables, func(t *netfilter.Table) bool { return t.Family == family && t.Dialect != netfilter.NFT })
+// hasIPTables tells whether there is any table of IPv4's iptables.
+func (x *exam) hasIPTables() bool {
+	return slices.ContainsFunc(x.host.Rules.Tables, func(t *netfilter.Table) bool {
+		return t.Family == netfilter.IPv4 && t.Dialect != netfilter.NFT
+	})
 }
 
 // lost lists what Docker's rules lack of what every version writes.
@@ -152,7 +154,12 @@ func (x *exam) partialTable() {
 
 // stale finds rules that send connections to containers which aren't there.
 func (x *exam) stale() {
-	if !x.host.Has(snapshot.PartContainers) || !x.host.Has(snapshot.PartNetworks) || !x.host.Has(snapshot.PartAddrs) || !x.host.Inventory.Docker.Reachable && len(x.host.Containers) == 0 {
+	for _, part := range []snapshot.Part{snapshot.PartContainers, snapshot.PartNetworks, snapshot.PartAddrs} {
+		if !x.host.Has(part) {
+			return // they may be among those that nobody read
+		}
+	}
+	if !x.host.Inventory.Docker.Reachable && len(x.host.Containers) == 0 {
 		return
 	}
 	known := map[netip.Addr]bool{}

@@ -206,31 +206,32 @@ func (r *reader) call(c call) {
 		r.shell = c.unknown
 		r.command(c.line)
 		r.shell = false
-	case "-F", "--flush", "-D", "--delete", "-R", "--replace":
-		if c.unknown || len(words) == 0 && command[1] != 'F' && command != "--flush" {
+	case "-F", "--flush":
+		if c.unknown {
 			r.doubt(c, words)
 			return
 		}
-		r.lessen(c, command, words)
+		for _, one := range r.concerned(words) {
+			one.Rules = nil
+		}
+	case "-D", "--delete", "-R", "--replace":
+		if c.unknown || len(words) == 0 {
+			r.doubt(c, words)
+			return
+		}
+		r.takeOut(c, words, command == "-R" || command == "--replace")
 	default:
 		r.once("call "+command, "", "what this call does to the rules is not followed: %s", shorten(c.line))
 		r.doubt(c, words)
 	}
 }
 
-// lessen does a call that takes rules away; with -R another comes in the place.
-func (r *reader) lessen(c call, command string, words []word) {
-	if command == "-F" || command == "--flush" {
-		for _, one := range r.concerned(words) {
-			one.Rules = nil
-		}
-		return
-	}
+// takeOut does a call that takes a rule of a chain away, or puts another in its place.
+func (r *reader) takeOut(c call, words []word, replaces bool) {
 	chain := r.table.chains[words[0].text]
 	if chain == nil {
 		return
 	}
-	replaces := command == "-R" || command == "--replace"
 	at := r.find(chain, c.line, words[1:])
 	if at < 0 || replaces && len(words) < 3 {
 		return // it fails

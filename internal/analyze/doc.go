@@ -5,6 +5,7 @@
 //	e.May, e.Must   // from which interfaces and addresses a connection gets there
 //
 // The rules of each hook are walked once, with all packets; what a port's way through the host lets in is then looked up.
+// Where that would take too much memory, Audit walks them with those packets alone that it asks about, in a few rounds.
 // A match that isn't understood, or depends on more than the packet, is a bit that nobody knows: what it decides may get
 // there and doesn't have to. Nothing that wasn't understood is ever taken for closed.
 //

@@ -15,7 +15,8 @@
 // facts that are missing from a snapshot, are told as assumptions. Connections are taken to begin with the rules as they
 // are: a packet in state established belongs to one that its own first packet would make now. Base chains of equal
 // priority are called in the reverse order of their tables, as the kernel does with what was registered later. Fragments
-// come whole, traffic control, XDP and policies of IPsec are not looked at, and of several next hops the first is taken.
+// come whole, traffic control, XDP and policies of IPsec are not looked at, and of several next hops the first is taken. A
+// packet is given up after a million rules, with the verdict unknown.
 package sim
 
 import (
